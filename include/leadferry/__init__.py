@@ -1,0 +1,18 @@
+"""Leadferry: scheduled lead delivery on Apache Airflow.
+
+Where things are, from the outside in:
+
+* `dag_factory`, `timetables`: the thin layer that Airflow sees; one DAG per batch file.
+* `cli`: the command `leadferry`.
+* `delivery`: the use case, step by step: claim, render, deliver, settle.
+* `batch`: the batch file: its model, loader, checks and JSON Schema.
+* `leads_import`: leads from CSV, NDJSON and Excel files into the store.
+* `mapping`: which leads may go (rules, in SQL) and what of them goes (fields and transforms, in polars).
+* `formats`, `destinations`: one file per format and per destination.
+* `store`: PostgreSQL: the queue, the claim, the ledger.
+* `schedule`: when a batch departs; pure calendar arithmetic.
+* `archive`: where rendered files stay.
+* `templates`: the sandboxed Jinja in which names, subjects and bodies are written.
+* `states`, `errors`: the words everything else uses.
+* `local`: the try-out: an embedded PostgreSQL and receivers that speak the real protocols.
+"""

@@ -1,0 +1,192 @@
+"""The batch file as a model: what a person may write, what it means, what is refused.
+
+These classes are the validator, the JSON Schema and the documentation of the YAML at once.
+A batch is validated after the inheritance defaults → recipient → batch has been applied (`batch.load`),
+so that the model is the *effective* configuration: it is what is frozen into the store at the claim.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from leadferry.destinations import Destination
+from leadferry.formats import Format
+from leadferry.mapping.fields import OutputField
+from leadferry.mapping.rules import Rule
+from leadferry.schedule import Schedule, Zone
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+ID_PATTERN = r"^[a-z][a-z0-9_]*$"
+
+
+def _parse_duration(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str) and value[:-1].isdigit() and value[-1:] in _UNITS:
+        return timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
+    raise ValueError("must be a number with s, m, h or d behind it, such as 90s, 15m, 2h or 3d")
+
+
+def _write_duration(value: timedelta) -> str:
+    return f"{int(value.total_seconds())}s"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_parse_duration, json_schema_input_type=str),
+    PlainSerializer(_write_duration, return_type=str),
+]
+"""A length of time as people write it: `90s`, `15m`, `2h`, `3d`."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Contact(_Model):
+    """Whom to call when a delivery to this recipient fails."""
+
+    name: str
+    email: str | None = None
+    phone: str | None = None
+    role: str | None = None
+
+
+class Recipient(_Model):
+    """The buyer: who they are, where they are, what they may get."""
+
+    id: str = Field(pattern=ID_PATTERN)
+    name: str
+    contacts: list[Contact] = []
+    timezone: Zone | None = Field(default=None, description="Time zone of the recipient's batches unless they say otherwise.")
+    locale: str = Field(default="en_US", description="Language and country, for names of months and days.")
+    allowed_fields: list[str] | None = Field(default=None, description="The only lead fields that this recipient may get; all when left out.")
+    notes: str = Field(default="", description="Delivery requirements and preferences; shown on the DAG's page.")
+
+
+class Conditions(_Model):
+    """What must hold before a departure takes leads."""
+
+    min_leads: int = Field(default=0, ge=0, description="Fewest leads worth a departure; fewer stay in the queue.")
+    max_wait: Duration | None = Field(default=None, description="Depart below the minimum once the oldest lead has waited this long.")
+
+
+class Select(_Model):
+    """Which of the pending leads go."""
+
+    rules: list[Rule] = []
+    order: Literal["oldest", "newest", "random"] = "oldest"
+    limit: int | None = Field(default=None, ge=1, description="Most leads in one delivery; the rest stay in the queue.")
+    received_from: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
+        default=None, description="A new batch collects leads received from this day on (in the batch's zone); all when left out."
+    )
+
+    @model_validator(mode="after")
+    def _rule_names_differ(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two rules have the name {name!r}; a withheld lead names its rule, so names must differ")
+        return self
+
+
+class OutputFile(_Model):
+    """One file that is rendered from the claimed leads."""
+
+    id: str = Field(default="leads", pattern=ID_PATTERN)
+    name: str = Field(description="Template of the file name, for example {{ batch.id }}_{{ delivery.date }}.csv")
+    format: Format
+
+
+class Retry(_Model):
+    """How often and when a failed delivery is tried again; carried out by Airflow."""
+
+    attempts: int = Field(default=5, ge=1, le=50, description="Tries in all, the first one included.")
+    first_delay: Duration = timedelta(minutes=1)
+    factor: float = Field(default=2, ge=1, le=10)
+    max_delay: Duration = timedelta(hours=1)
+
+
+class Notify(_Model):
+    """Which of our own people hear of what; never the lead's recipient."""
+
+    connection: str = Field(default="smtp", description="Airflow connection of the mail server for notices.")
+    failure: list[str] = []
+    empty: list[str] = Field(default=[], description="Also told when there was nothing to deliver.")
+
+
+class Batch(_Model):
+    """One scheduled delivery: `config/batches/<id>.yaml`, one DAG `batch_<id>`."""
+
+    id: str = Field(pattern=ID_PATTERN, max_length=200, description="The file's name; not written in the file.")
+    name: str = Field(min_length=1, max_length=200)
+    description: str = Field(default="", max_length=2000)
+    notes: str = Field(default="", description="Anything the operator should know; shown on the DAG's page.")
+    recipient: Recipient
+    flows: list[str] = Field(min_length=1, description="The flows whose leads this batch delivers.")
+    tags: list[str] = []
+    enabled: bool = Field(default=True, description="Whether the DAG starts unpaused when Airflow first sees it.")
+    timezone: Zone = "UTC"
+    schedule: Schedule
+    conditions: Conditions = Conditions()
+    select: Select = Select()
+    empty: Literal["skip", "header_only", "notice", "fail"] = Field(
+        default="skip",
+        description="With nothing to deliver: skip the departure, deliver a file without leads, mail a notice to `notify.empty`, or fail.",
+    )
+    fields: list[OutputField] = Field(min_length=1)
+    files: list[OutputFile] = Field(min_length=1)
+    destinations: list[Destination] = Field(min_length=1)
+    retry: Retry = Retry()
+    priority: int = Field(default=1, ge=1, le=1000, description="A higher number departs first when slots are scarce.")
+    claim_lease: Duration = Field(
+        default=timedelta(hours=6),
+        description="How long a delivery that nobody works on keeps its leads before they go back to the queue.",
+    )
+    notify: Notify = Notify()
+
+    @property
+    def dag_id(self) -> str:
+        """The DAG that this batch becomes."""
+        return f"batch_{self.id}"
+
+    def files_for(self, destination_id: str) -> list[OutputFile]:
+        """Return the files that go to this destination, in the order of the batch file."""
+        wanted = next(d for d in self.destinations if d.id == destination_id).files
+        return [file for file in self.files if wanted is None or file.id in wanted]
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        for what, ids in (
+            ("files", [file.id for file in self.files]),
+            ("destinations", [destination.id for destination in self.destinations]),
+            ("fields", [field.to for field in self.fields]),
+        ):
+            for one in ids:
+                if ids.count(one) > 1:
+                    raise ValueError(f"{one!r} stands twice in {what}")
+        return self
+
+    @model_validator(mode="after")
+    def _destinations_know_their_files(self) -> Self:
+        known = {file.id for file in self.files}
+        for destination in self.destinations:
+            for wanted in destination.files or []:
+                if wanted not in known:
+                    raise ValueError(f"destination {destination.id!r} wants file {wanted!r}; there is {sorted(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _recipient_may_get_the_fields(self) -> Self:
+        if self.recipient.allowed_fields is None:
+            return self
+        allowed = set(self.recipient.allowed_fields)
+        for field in self.fields:
+            for source in field.sources:
+                if source not in allowed:
+                    raise ValueError(f"field {source!r} is not among recipient {self.recipient.id!r}'s allowed_fields")
+        return self

@@ -1,0 +1,14 @@
+"""The destinations that a batch may name: one file each, one line here each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from leadferry.destinations.email import Email
+from leadferry.destinations.folder import Folder
+from leadferry.destinations.s3 import S3
+from leadferry.destinations.sftp import Sftp
+
+Destination = Annotated[Folder | Sftp | Email | S3, Field(discriminator="type")]

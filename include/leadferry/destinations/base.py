@@ -1,0 +1,124 @@
+"""What every destination promises, so that the delivery protocol can be the same for all of them.
+
+A destination is told to send a *parcel*: one or more stored files for one addressee.
+It answers with a receipt only after it has verified that the bytes arrived,
+and it can be asked whether a parcel is already there, which decides what happens after a crash.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutgoingFile:
+    """Stored bytes as a destination sees them; they never change between tries."""
+
+    name: str
+    """Name for the recipient, safe characters only, without a folder."""
+    path: Path
+    """A complete local copy; read-only."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Hex digest of the bytes."""
+    rows: int
+    """Leads in the file."""
+    media_type: str
+    """MIME type of the bytes as they are, for example after compression."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """What is sent in one go: succeeds or fails as a whole."""
+
+    key: str
+    """Idempotency key: the same for every try of this parcel, different for every other parcel."""
+    attempt: int
+    """Counts the tries from 1; makes temporary names unique, never final ones."""
+    files: tuple[OutgoingFile, ...]
+    addressee: str | None = None
+    """The mail recipient, where the destination has several."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """What templates of subjects, bodies and folders may use; see `leadferry.templates`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """Evidence that a parcel arrived; stored with the dispatch, shown to people. No secrets, no lead data."""
+
+    location: str
+    """Where it is, for a reader: `sftp://host:22/inbound/leads.csv`, `s3://bucket/key`, a Message-ID."""
+    size: int | None = None
+    """Bytes that the destination says it has; None where it does not say."""
+    sha256: str | None = None
+    """Hash of the bytes as read back or as the destination computed it; None where neither can be done."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """More evidence, JSON-able: ETag, SMTP reply, how it was verified."""
+
+
+class Session(abc.ABC):
+    """An open, authenticated connection to a destination."""
+
+    @abc.abstractmethod
+    def find(self, parcel: Parcel) -> Receipt | None:
+        """Look whether exactly this parcel is already there, completely.
+
+        Returns:
+            The receipt when it is, None when it certainly is not (partial remains of it are removed).
+
+        Raises:
+            OutcomeUnknownError: the destination cannot be asked (mail).
+            NameConflictError: other bytes stand under the name.
+            DeliveryError: the look-up itself failed.
+        """
+
+    @abc.abstractmethod
+    def send(self, parcel: Parcel) -> Receipt:
+        """Send the parcel, verify it, and return the evidence. A parcel that is already there is not sent again.
+
+        Raises:
+            TransientDeliveryError: nothing is visible under a final name; try again later.
+            PermanentDeliveryError: the same, but a person must act first.
+            OutcomeUnknownError: it may or may not have arrived, and the destination cannot be asked.
+        """
+
+
+class DestinationBase(BaseModel, abc.ABC):
+    """What every destination has in YAML; each kind adds its own keys in its own file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    can_be_asked: ClassVar[bool] = True
+    """Whether `Session.find` can tell after a crash if a parcel arrived."""
+
+    sends_files_together: ClassVar[bool] = False
+    """Whether all files for one addressee travel in one parcel (a mail with attachments)."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, description="Name of this destination in the batch; the task is `deliver.<id>`.")
+    files: list[str] | None = Field(default=None, min_length=1, description="Ids of the files that go here; all of them when left out.")
+
+    def addressees(self) -> list[str | None]:
+        """Return who gets a parcel of their own; `[None]` where the destination is the addressee."""
+        return [None]
+
+    @property
+    @abc.abstractmethod
+    def where(self) -> str:
+        """Say for a reader where this delivers to, without asking Airflow: type, connection id, folder."""
+
+    @property
+    @abc.abstractmethod
+    def pool(self) -> str:
+        """Name what must not be opened too often at once (the connection, the folder): one Airflow pool each."""
+
+    @abc.abstractmethod
+    def open(self) -> AbstractContextManager[Session]:
+        """Connect and log in; timeouts everywhere. Raises `DeliveryError` classified by what went wrong."""

@@ -1,0 +1,86 @@
+"""The states that rows of the ledger pass through: one enum per thing, one table of allowed moves.
+
+The same table stands in the database (`state_move`), where a trigger refuses every other move;
+`docs/reference/states.md` draws it. Tests hold the three together.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DeliveryState(StrEnum):
+    """One departure of a batch, from the claim to the outcome."""
+
+    CLAIMED = "claimed"
+    """The leads are out of the queue and belong to this delivery; set by the claim."""
+    RENDERED = "rendered"
+    """All files are complete in the archive; nothing was sent before this."""
+    DELIVERED = "delivered"
+    """Every destination that the batch's policy asks for confirmed."""
+    PARTIAL = "partial"
+    """Some destinations confirmed, others failed for good; the leads count as delivered."""
+    HELD = "held"
+    """At least one dispatch is unknown: a person must say whether it arrived."""
+    FAILED = "failed"
+    """Nothing was confirmed; the leads are back in the queue."""
+    SKIPPED = "skipped"
+    """There was nothing to deliver, or less than the minimum; the leads stayed in the queue."""
+
+
+class LeadOutcome(StrEnum):
+    """What a delivery did with one claimed lead."""
+
+    INCLUDED = "included"
+    """In the delivery's files; delivered when the delivery is."""
+    WITHHELD = "withheld"
+    """Not delivered: a rule or a field's policy kept it back, with the reason."""
+    REJECTED = "rejected"
+    """The buyer received it and said no, with the reason."""
+    RELEASED = "released"
+    """Back in the queue: the delivery failed as a whole."""
+
+
+class DispatchState(StrEnum):
+    """One file on its way to one destination (and one mail recipient)."""
+
+    READY = "ready"
+    """Rendered, not yet sent; the next try sends it."""
+    SENDING = "sending"
+    """The intent is written; bytes may be under way. Found after a crash, it is looked up, never just resent."""
+    CONFIRMED = "confirmed"
+    """Arrived and verified; the receipt is stored."""
+    FAILED = "failed"
+    """Did not arrive, and nothing of it is at the destination; may be tried again."""
+    UNKNOWN = "unknown"
+    """No protocol can tell whether it arrived; waits for a person."""
+
+
+MOVES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
+    DeliveryState: {
+        DeliveryState.CLAIMED: frozenset({DeliveryState.RENDERED, DeliveryState.FAILED}),
+        DeliveryState.RENDERED: frozenset(
+            {DeliveryState.DELIVERED, DeliveryState.PARTIAL, DeliveryState.HELD, DeliveryState.FAILED}
+        ),
+        DeliveryState.HELD: frozenset({DeliveryState.DELIVERED, DeliveryState.PARTIAL, DeliveryState.FAILED}),
+        DeliveryState.PARTIAL: frozenset({DeliveryState.DELIVERED}),
+    },
+    LeadOutcome: {
+        LeadOutcome.INCLUDED: frozenset({LeadOutcome.WITHHELD, LeadOutcome.REJECTED, LeadOutcome.RELEASED}),
+    },
+    DispatchState: {
+        DispatchState.READY: frozenset({DispatchState.SENDING}),
+        DispatchState.SENDING: frozenset(
+            {DispatchState.CONFIRMED, DispatchState.FAILED, DispatchState.UNKNOWN, DispatchState.READY}
+        ),
+        DispatchState.FAILED: frozenset({DispatchState.SENDING}),
+        DispatchState.UNKNOWN: frozenset({DispatchState.CONFIRMED, DispatchState.FAILED}),
+    },
+}
+"""For each enum: from which state to which. A state that is no key is an end."""
+
+
+def sources(target: StrEnum) -> list[StrEnum]:
+    """Return the states from which `target` may be reached, in the enum's order."""
+    moves = MOVES[type(target)]
+    return [state for state in type(target) if target in moves.get(state, frozenset())]
