@@ -1,0 +1,23 @@
+"""The command `leadferry`: one module per subject, registered here.
+
+Exit codes: 0 all well, 1 the thing asked about is not well, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from leadferry.errors import LeadferryError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Scheduled lead delivery on Apache Airflow.")
+
+
+def main() -> None:
+    """Run the command line; a known error is one readable sentence, not a traceback."""
+    try:
+        app()
+    except LeadferryError as error:
+        typer.echo(f"{error.code}: {error}", err=True)
+        sys.exit(1)
