@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
@@ -11,6 +12,28 @@ from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     import polars
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Values that a format had to write differently from what they were, because the batch file allows it."""
+
+    column: str
+    """The mapped column's name."""
+    values: int
+    """How many values of this column were changed, in the whole file."""
+    what: str
+    """What happened to them, for a reader: `control characters removed`."""
+
+    def __str__(self) -> str:
+        return f"column {self.column!r}: {self.what} in {self.values} {'value' if self.values == 1 else 'values'}"
+
+
+def log_change(change: Change) -> None:
+    """Warn in the log of the render step; holds a column's name and a count, no lead data."""
+    _log.warning("%s", change)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +46,8 @@ class FileContext:
     """How many leads the frames hold in total; known before the first byte is written."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """The template variables of this file: `batch`, `delivery`, `lead`, `file`, `recipient`."""
+    report: Callable[[Change], None] = log_change
+    """Told, once per column and after the last frame, of values that were changed; nothing is changed silently."""
 
 
 class FormatBase(BaseModel, abc.ABC):
@@ -34,6 +59,13 @@ class FormatBase(BaseModel, abc.ABC):
     """File name ending that fits the bytes, without the dot."""
     media_type: ClassVar[str]
     """MIME type of the bytes."""
+
+    def problems(self, columns: Sequence[str]) -> list[str]:  # noqa: ARG002 -- most formats take any name
+        """Say which of these column names this format cannot have, a sentence each; empty when all is well.
+
+        Asked when a batch file is checked, and again before the first byte is written.
+        """
+        return []
 
     @abc.abstractmethod
     def write(self, frames: Iterable[polars.DataFrame], out: BinaryIO, context: FileContext) -> None:
