@@ -8,6 +8,7 @@ and it can be asked whether a parcel is already there, which decides what happen
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -91,6 +92,11 @@ class Session(abc.ABC):
         """
 
 
+def pool_name(kind: str, connection: str) -> str:
+    """Name the Airflow pool of one connection, in letters, digits and underscores only."""
+    return f"leadferry_{kind}_{re.sub(r'[^a-z0-9]+', '_', connection.lower()).strip('_')}"
+
+
 class DestinationBase(BaseModel, abc.ABC):
     """What every destination has in YAML; each kind adds its own keys in its own file."""
 
@@ -102,8 +108,14 @@ class DestinationBase(BaseModel, abc.ABC):
     sends_files_together: ClassVar[bool] = False
     """Whether all files for one addressee travel in one parcel (a mail with attachments)."""
 
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, description="Name of this destination in the batch; the task is `deliver.<id>`.")
-    files: list[str] | None = Field(default=None, min_length=1, description="Ids of the files that go here; all of them when left out.")
+    id: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        max_length=60,
+        description="Name of this destination in the batch; the task is `deliver.<id>`.",
+    )
+    files: list[str] | None = Field(
+        default=None, min_length=1, description="Ids of the files that go here; all of them when left out."
+    )
 
     def addressees(self) -> list[str | None]:
         """Return who gets a parcel of their own; `[None]` where the destination is the addressee."""
