@@ -1,0 +1,65 @@
+"""Where the lead store is: the Airflow connection `leadferry`, in a task or on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from sqlalchemy import URL, make_url
+
+from leadferry.errors import StoreError
+from leadferry.store.database import Database
+
+CONNECTION_ID = "leadferry"
+_VARIABLE = "AIRFLOW_CONN_LEADFERRY"
+
+
+def lead_store() -> Database:
+    """Return the lead store that the Airflow connection `leadferry` points at.
+
+    The environment variable is read here, as Airflow would read it, because importing Airflow takes two seconds
+    that a command should not cost; a secrets backend or Airflow's own database is asked through Airflow.
+
+    Raises:
+        StoreError: there is no such connection.
+    """
+    value = os.environ.get(_VARIABLE)
+    if value is None:
+        return Database(_from_airflow())
+    if value.lstrip().startswith("{"):
+        return Database(_url(json.loads(value)))
+    return Database(make_url(value).set(drivername="postgresql").render_as_string(hide_password=False))
+
+
+def _from_airflow() -> str:
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowException
+
+    try:
+        found = Connection.get(CONNECTION_ID)
+    except (AirflowException, ImportError):
+        raise StoreError(
+            "There is no Airflow connection 'leadferry', so the lead store cannot be found",
+            hint=f"Set {_VARIABLE}=postgresql://user:password@host/database, or add the connection in Airflow",
+        ) from None
+    names = ("host", "port", "login", "password", "schema")
+    return _url({**{name: getattr(found, name) for name in names}, "extra": found.extra_dejson})
+
+
+def _url(connection: dict[str, Any]) -> str:
+    extra = connection.get("extra") or {}
+    query = dict(json.loads(extra) if isinstance(extra, str) else extra)
+    host = connection.get("host")
+    if host and host.startswith("/"):
+        query["host"], host = host, None
+    url = URL.create(
+        "postgresql",
+        username=connection.get("login"),
+        password=connection.get("password"),
+        host=host,
+        port=connection.get("port"),
+        database=connection.get("schema"),
+        query={name: str(value) for name, value in query.items()},
+    )
+    return url.render_as_string(hide_password=False)

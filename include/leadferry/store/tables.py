@@ -1,0 +1,229 @@
+"""The tables of the lead store, for building queries.
+
+The migrations make them; a test compares the two.
+The names are the words of the glossary. `batch.no` is a short surrogate that keeps the big tables narrow.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from leadferry.states import DeliveryState, DispatchState, LeadOutcome
+
+metadata = MetaData()
+
+
+def _enum(states: type[StrEnum], name: str) -> Enum:
+    return Enum(states, name=name, values_callable=lambda kind: [state.value for state in kind])
+
+
+def _moment(name: str, *, nullable: bool = False, now: bool = False) -> Column[object]:
+    return Column(
+        name, DateTime(timezone=True), nullable=nullable, server_default=func.now() if now else None
+    )
+
+
+lead_import = Table(
+    "lead_import",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("flow", Text, nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("rejected", Integer, nullable=False),
+    Column("duplicates", Integer, nullable=False, server_default="0"),
+    _moment("imported_at", now=True),
+    UniqueConstraint("flow", "sha256"),
+)
+"""One imported file of leads; its hash keeps the same file from being loaded twice."""
+
+lead = Table(
+    "lead",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("flow", Text, nullable=False),
+    Column("external_id", Text),
+    _moment("received_at", now=True),
+    Column("fields", JSONB, nullable=False),
+    Column("import_id", BigInteger, ForeignKey("lead_import.id")),
+)
+"""One record captured by a flow; never deleted."""
+
+arrival = Table(
+    "arrival",
+    metadata,
+    Column("lead_id", BigInteger, nullable=False),
+    Column("flow", Text, nullable=False),
+    _moment("received_at"),
+)
+"""Leads that no queue has been offered yet; filled by a trigger on `lead`, emptied by routing."""
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("no", Integer, Identity(always=True), primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("last_number", Integer, nullable=False, server_default="0"),
+    _moment("created_at", now=True),
+)
+
+subscription = Table(
+    "subscription",
+    metadata,
+    Column("batch_no", Integer, ForeignKey("batch.no"), primary_key=True),
+    Column("flow", Text, primary_key=True),
+    _moment("since", now=True),
+)
+"""Which batch collects the leads of which flow."""
+
+pending = Table(
+    "pending",
+    metadata,
+    Column("batch_no", Integer, ForeignKey("batch.no"), primary_key=True),
+    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
+    _moment("received_at"),
+)
+"""The queue of every batch: only what waits."""
+
+batch_config = Table(
+    "batch_config",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("batch_no", Integer, ForeignKey("batch.no"), nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("config", JSONB, nullable=False),
+    _moment("first_used_at", now=True),
+    UniqueConstraint("batch_no", "sha256"),
+)
+"""Every version of a batch's effective configuration that ever took leads."""
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("batch_no", Integer, ForeignKey("batch.no"), nullable=False),
+    Column("config_id", BigInteger, ForeignKey("batch_config.id"), nullable=False),
+    Column("number", Integer),
+    Column("run_id", Text, nullable=False),
+    Column("state", _enum(DeliveryState, "delivery_state"), nullable=False),
+    Column("reason", Text),
+    _moment("departs_at"),
+    _moment("window_from", nullable=True),
+    _moment("window_to"),
+    _moment("claimed_at", now=True),
+    _moment("settled_at", nullable=True),
+    _moment("lease_until"),
+    Column("included", Integer, nullable=False, server_default="0"),
+    Column("withheld", Integer, nullable=False, server_default="0"),
+    Column("keeps_queue", Boolean, nullable=False, server_default="false"),
+    Column("params", JSONB, nullable=False, server_default="{}"),
+    UniqueConstraint("batch_no", "number"),
+)
+"""One departure of a batch."""
+
+delivery_lead = Table(
+    "delivery_lead",
+    metadata,
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("lead_id", BigInteger, nullable=False),
+    Column("batch_no", Integer, nullable=False),
+    Column("live_copy", SmallInteger),
+    Column("outcome", _enum(LeadOutcome, "lead_outcome"), nullable=False),
+    Column("reason", Text),
+    UniqueConstraint("lead_id", "batch_no", "live_copy"),
+)
+"""What a delivery did with each lead it claimed; `live_copy` is what makes a claim exclusive (I1)."""
+
+file = Table(
+    "file",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id"), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("part", Integer, nullable=False, server_default="1"),
+    Column("name", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("archive_key", Text, nullable=False),
+    _moment("created_at", now=True),
+    UniqueConstraint("delivery_id", "key", "part"),
+)
+"""Rendered bytes; a row never changes (I3)."""
+
+dispatch = Table(
+    "dispatch",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id"), nullable=False, index=True),
+    Column("file_id", BigInteger, ForeignKey("file.id"), nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("addressee", Text, nullable=False, server_default=""),
+    Column("parcel_key", Text, nullable=False),
+    Column("state", _enum(DispatchState, "dispatch_state"), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("receipt", JSONB),
+    Column("error_code", Text),
+    Column("error", Text),
+    _moment("updated_at", now=True),
+    UniqueConstraint("file_id", "destination", "addressee"),
+)
+"""One file on its way to one destination (and one mail recipient)."""
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("dispatch_id", BigInteger, ForeignKey("dispatch.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("worker", Text, nullable=False),
+    _moment("started_at", now=True),
+    _moment("ended_at", nullable=True),
+    Column("outcome", _enum(DispatchState, "dispatch_state")),
+    Column("error_code", Text),
+    Column("error", Text),
+    UniqueConstraint("dispatch_id", "number"),
+)
+"""One try of a dispatch; without an end when the process died."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _moment("at", now=True),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default="{}"),
+)
+"""Whatever a person did; rows are only ever added (I8)."""
+
+state_move = Table(
+    "state_move",
+    metadata,
+    Column("thing", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("target", Text, primary_key=True),
+)
+"""The allowed moves of `leadferry.states`, for the triggers."""

@@ -1,0 +1,46 @@
+"""Fixtures that every test may ask for: a real lead store, fresh for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leadferry.local.postgres import EmbeddedPostgres
+from leadferry.store.database import Database
+
+PROJECT = Path(__file__).parents[1]
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for this test process."""
+    folder = Path(tempfile.mkdtemp(prefix="leadferry-pg-"))
+    server = EmbeddedPostgres(folder / "db")
+    server.ensure_database("template_leadferry")
+    database = Database(server.url("template_leadferry"))
+    database.upgrade()
+    yield server
+    server.stop(crash=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def store_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a fresh, migrated lead store."""
+    name = f"store_{os.getpid()}_{next(_numbers)}"
+    postgres.ensure_database(name, template="template_leadferry")
+    yield postgres.url(name, driver="postgresql")
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def database(store_url: str) -> Database:
+    """A fresh, migrated lead store."""
+    return Database(store_url)
