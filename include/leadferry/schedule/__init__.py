@@ -14,6 +14,7 @@ and answers `departs_on(day)`; nothing below it changes.
 from __future__ import annotations
 
 from leadferry.schedule.model import Schedule, Timed
+from leadferry.schedule.plan import Departure, departures, latest_departure
 from leadferry.schedule.zones import Zone
 
-__all__ = ["Schedule", "Timed", "Zone"]
+__all__ = ["Departure", "Schedule", "Timed", "Zone", "departures", "latest_departure"]

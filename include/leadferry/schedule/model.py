@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date, time
 from typing import Annotated, Any, Literal, Self, get_args
@@ -93,7 +94,7 @@ class Timed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     at: tuple[Clock, ...] = Field(
-        min_length=1, description='Local wall-clock times, such as ["09:00", "17:30"].'
+        description='Local wall-clock times, such as ["09:00", "17:30"].', json_schema_extra={"minItems": 1}
     )
     on: Days = Field(
         default="days",
@@ -123,9 +124,9 @@ class Timed(BaseModel):
     def _times_differ(self) -> Self:
         if not self.at:
             raise ValueError("at needs at least one time; a batch without a timetable has `schedule: manual`")
-        for at in self.at:
-            if self.at.count(at) > 1:
-                raise ValueError(f"{_write_clock(at)} stands twice in at")
+        twice = [at for at, count in Counter(self.at).items() if count > 1]
+        if twice:
+            raise ValueError(f"{_write_clock(twice[0])} stands twice in at")
         return self
 
 
