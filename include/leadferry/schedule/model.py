@@ -38,6 +38,10 @@ _GROUPS: dict[DayGroup, tuple[Weekday, ...]] = {
 _CLOCK = r"^([01]\d|2[0-3]):[0-5]\d$"
 
 
+_SPOKEN_TIMES = 8
+"""How many times of day are named when a schedule is said aloud; of more, their number and the span."""
+
+
 def _parse_clock(value: Any) -> Any:
     if isinstance(value, time):
         return value
@@ -118,7 +122,10 @@ class Timed(BaseModel):
     def __str__(self) -> str:
         """Say it as one would aloud: `weekdays at 09:00 and 17:30`."""
         days = self.on if isinstance(self.on, str) else _spoken(sorted(self.on, key=WEEKDAYS.index))
-        return f"{days} at {_spoken([_write_clock(at) for at in sorted(self.at)])}"
+        times = [_write_clock(at) for at in sorted(self.at)]
+        if len(times) > _SPOKEN_TIMES:
+            return f"{days}, {len(times)} times from {times[0]} to {times[-1]}"
+        return f"{days} at {_spoken(times)}"
 
     @model_validator(mode="after")
     def _times_differ(self) -> Self:

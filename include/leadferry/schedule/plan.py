@@ -9,17 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from leadferry.schedule.instants import Instant, resolve
 from leadferry.schedule.model import Schedule, Timed
-
-if TYPE_CHECKING:
-    from datetime import date
 
 HORIZON = 800
 """Days without a departure after which a schedule counts as ended; more than two years, for yearly schedules."""
@@ -103,9 +99,11 @@ def zone_of(schedule: Timed, *, timezone: str) -> ZoneInfo:
 def _within_calendar(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a moment without a time zone means nothing; give an aware datetime")
-    if moment.replace(tzinfo=UTC) < _FIRST:
-        return _FIRST
-    return moment.astimezone(UTC) if moment.replace(tzinfo=UTC) < _LAST else _LAST
+    if not _FIRST <= moment.replace(tzinfo=UTC) < _LAST:
+        return _FIRST if moment.replace(tzinfo=UTC) < _FIRST else _LAST
+    utc = moment.astimezone(UTC)
+    # a plain datetime, whatever came in: Airflow hands over pendulum's, whose own arithmetic is slow
+    return datetime.combine(date(utc.year, utc.month, utc.day), utc.time(), tzinfo=UTC)
 
 
 def _walls(schedule: Timed, start: datetime) -> Iterator[datetime]:

@@ -1,0 +1,188 @@
+"""The timetable that Airflow asks when a batch departs next.
+
+A thin layer: the calendar is `leadferry.schedule`, this says how departures become runs.
+
+* A run stands for the window from the previous departure to its own, `[from, to)`; it starts at the end of its window.
+  Windows follow each other without gap or overlap, also after downtime and after the schedule was edited,
+  because each begins where the last one ended.
+* After downtime (and `catchup=False`) only the latest missed departure runs, once, and its window covers all of it.
+* A batch that never departed waits for its next time instead: adding a batch at three in the afternoon
+  must not send what was due at nine.
+
+Airflow swallows exceptions from a timetable, and the DAG then silently never runs again.
+So what can be wrong is refused by `validate`, where it is shown as an import error, and nothing here raises later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+from zoneinfo import ZoneInfo
+
+import pendulum
+from airflow.exceptions import AirflowTimetableInvalid
+from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
+
+from leadferry.schedule import Schedule, Timed, departures, latest_departure
+
+if TYPE_CHECKING:
+    from airflow.timetables.base import TimeRestriction
+
+log = logging.getLogger(__name__)
+
+FIRST_DEPARTURE_GRACE = timedelta(minutes=15)
+"""How late the first departure of a batch may be; covers the moments between a due time and its run being made."""
+
+_DESCRIPTION_LENGTH = 1000
+"""What Airflow's database keeps of a description."""
+
+_TICK = timedelta(microseconds=1)
+
+
+def _utcnow() -> datetime:
+    return datetime.now(tz=UTC)
+
+
+def timetable_for(schedule: Schedule, timezone: str) -> DepartureTimetable | None:
+    """Return the timetable of a batch's schedule; None for `manual`, which Airflow writes as `schedule=None`.
+
+    Args:
+        schedule: the key `schedule` of the batch.
+        timezone: the batch's zone, for a schedule that names none.
+    """
+    return None if schedule == "manual" else DepartureTimetable(schedule, timezone)
+
+
+class DepartureTimetable(Timetable):
+    """Runs at the departures of a schedule.
+
+    Args:
+        schedule: times and days.
+        timezone: where they are meant, unless the schedule itself names a zone.
+        clock: tells the present moment, aware.
+    """
+
+    def __init__(self, schedule: Timed, timezone: str, *, clock: Callable[[], datetime] = _utcnow) -> None:
+        self._schedule = schedule.model_copy(update={"timezone": None})
+        self._timezone = schedule.timezone or timezone
+        self._clock = clock
+        self.description = self.summary
+
+    @property
+    def summary(self) -> str:
+        """What stands in Airflow's column "Schedule": `weekdays at 09:00 America/New_York`."""
+        return f"{self._schedule} {self._timezone}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DepartureTimetable) and self.serialize() == other.serialize()
+
+    def __hash__(self) -> int:
+        return hash((self._schedule, self._timezone))
+
+    def serialize(self) -> dict[str, Any]:
+        """Return everything that decides a departure; a change of it is a new version of the DAG."""
+        return {
+            "schedule": self._schedule.model_dump(mode="json", exclude={"timezone"}),
+            "timezone": self._timezone,
+        }
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> Self:
+        """Rebuild what `serialize` returned."""
+        return cls(Timed.model_validate(data["schedule"]), data["timezone"])
+
+    def validate(self) -> None:
+        """Refuse what would fail later, when nobody would see it.
+
+        Raises:
+            AirflowTimetableInvalid: shown by Airflow as an import error of the DAG file.
+        """
+        try:
+            ZoneInfo(self._timezone)
+            again = self.deserialize(json.loads(json.dumps(self.serialize())))
+            upcoming = self._next(after=self._clock())
+        except (ValueError, LookupError, OSError) as error:
+            raise AirflowTimetableInvalid(f"{self.summary}: this schedule cannot be used: {error}") from error
+        if again != self:
+            raise AirflowTimetableInvalid(f"{self.summary}: the schedule changes when it is stored")
+        if upcoming is None:
+            raise AirflowTimetableInvalid(f"{self.summary}: the schedule has no departure to come")
+        if len(self.description) > _DESCRIPTION_LENGTH:
+            raise AirflowTimetableInvalid(
+                f"the schedule is described by more than {_DESCRIPTION_LENGTH} characters"
+            )
+
+    def infer_manual_data_interval(self, *, run_after: pendulum.DateTime) -> DataInterval:
+        """Return the window from the last departure to the moment at which a person asked for a run."""
+        try:
+            previous = self._latest(by=run_after - _TICK)
+        except Exception:  # Airflow would refuse the run; a run without a window still delivers
+            log.exception("No departure before %s could be found for: %s", run_after, self.summary)
+            previous = None
+        return DataInterval(_pendulum(previous), run_after) if previous else DataInterval.exact(run_after)
+
+    def next_dagrun_info(
+        self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
+    ) -> DagRunInfo | None:
+        """Return the next run; None when there is none, or none up to the DAG's end date.
+
+        Args:
+            last_automated_data_interval: window of the last scheduled run; None before the first.
+            restriction: the DAG's start date (no window begins before it), end date and catchup.
+        """
+        try:
+            return self._next_run(last_automated_data_interval, restriction)
+        except (
+            Exception
+        ):  # see the module's text: raised here, it would end the batch's schedule just as silently
+            log.exception("The next departure could not be found for: %s", self.summary)
+            return None
+
+    def _next_run(self, last: DataInterval | None, restriction: TimeRestriction) -> DagRunInfo | None:
+        slot = self._next(after=self._floor(last, restriction))
+        if slot is None or (restriction.latest is not None and slot > restriction.latest):
+            return None
+        start = _follow(last) if last else self._latest(by=slot - _TICK) or slot
+        if restriction.earliest is not None:
+            start = max(start, restriction.earliest)
+        return DagRunInfo.interval(_pendulum(start), _pendulum(slot))
+
+    def _floor(self, last: DataInterval | None, restriction: TimeRestriction) -> datetime:
+        """Return the moment after which the next run's departure is to be looked for."""
+        ends: tuple[datetime | None, ...] = (last.end if last else None, restriction.earliest)
+        floors = [moment for moment in ends if moment is not None]
+        if not restriction.catchup or not floors:
+            floors.append(self._missed_floor(first=last is None))
+        return max(floors)
+
+    def _missed_floor(self, *, first: bool) -> datetime:
+        """Return the moment before the latest departure that was due, or now when that is not to be made up for."""
+        now = self._clock()
+        due = self._latest(by=now)
+        if due is None or (first and now - due > FIRST_DEPARTURE_GRACE):
+            return now
+        return due - _TICK
+
+    def _next(self, *, after: datetime) -> datetime | None:
+        departure = next(departures(self._schedule, timezone=self._timezone, after=after), None)
+        return departure.utc if departure else None
+
+    def _latest(self, *, by: datetime) -> datetime | None:
+        departure = latest_departure(self._schedule, timezone=self._timezone, by=by)
+        return departure.utc if departure else None
+
+
+def _follow(last: DataInterval) -> datetime:
+    """Return where the window after `last` begins.
+
+    A window's begin is its run's logical date, which Airflow wants unique,
+    so a run that stood for a single moment (made by another timetable) is followed a tick later.
+    """
+    return last.end if last.end > last.start else last.end + _TICK
+
+
+def _pendulum(moment: datetime) -> pendulum.DateTime:
+    return pendulum.instance(moment).in_timezone("UTC")
