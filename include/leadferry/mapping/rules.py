@@ -1,0 +1,481 @@
+"""Which leads may go to a recipient: the rules of a batch file, and the SQL that decides them.
+
+Rules are evaluated where the leads are, inside the claim, for all leads at once.
+Every comparison is either true or false, never NULL: a missing or unreadable value meets no positive
+comparison, and a negated one is its exact opposite. `docs/reference/rules.md` is the page for people.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Annotated, Any, LiteralString, Self
+from typing import cast as cast_type
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    FromClause,
+    String,
+    and_,
+    any_,
+    case,
+    cast,
+    collate,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+)
+
+from leadferry.mapping.typed import WHITE_SPACE, Kind, Operand, Scalar, Value, operand
+
+MAX_DEPTH = 8
+MAX_PATTERN = 500
+MAX_LIST = 50_000
+
+GROUPS = ("all", "any", "not")
+
+_OTHER_WORDS = {
+    "and": "all", "or": "any", "none": "not", "eq": "equals", "is": "equals", "ne": "not_equals", "one_of": "in",
+    "gte": "at_least", "min": "at_least", "minimum": "at_least", "lte": "at_most", "max": "at_most",
+    "maximum": "at_most", "gt": "at_least", "lt": "at_most", "regex": "matches", "like": "contains",
+    "range": "between", "since": "after", "until": "before", "present": "exists", "filter": "field",
+}  # fmt: skip
+"""Words of other tools for our operators, where spelling alone would not lead there."""
+
+
+def _plain(value: Any) -> Any:
+    """Give a date or date-time that the YAML reader made back its text."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _comparable(value: Scalar) -> Scalar:
+    if isinstance(value, str):
+        if not value or value != value.strip(WHITE_SPACE):
+            raise ValueError(
+                "must not be empty nor start or end with white space, which is never compared;"
+                " `exists: false` asks for leads without a value"
+            )
+        _storable(value)
+    operand(value)
+    return value
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text or text != text.encode("utf-8", "ignore").decode("utf-8"):
+        raise ValueError("holds a character that no lead can hold")
+    return text
+
+
+def _ordered(value: Scalar) -> Scalar:
+    if isinstance(value, bool):
+        raise ValueError("true and false have no order; use equals")  # noqa: TRY004  pydantic wants ValueError
+    return value
+
+
+def _in_time(value: str) -> str:
+    if operand(value).kind not in {Kind.DAY, Kind.MOMENT}:
+        raise ValueError("must be a day such as 2026-01-31 or a date-time such as 2026-01-31T09:00")
+    return value
+
+
+_Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Text = Annotated[StrictStr, Field(max_length=1000)]
+_Any = Annotated[StrictBool | StrictInt | _Finite | _Text, BeforeValidator(_plain)]
+
+
+class Condition(BaseModel):
+    """One comparison of one field, or several conditions under `all`, `any` or `not`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | None = Field(
+        default=None, min_length=1, max_length=100, description="Said where a lead is withheld."
+    )
+    field: str | None = Field(
+        default=None, min_length=1, description="Name of the lead's field that is compared."
+    )
+    equals: _Any | None = Field(default=None, description="The value is this one.")
+    not_equals: _Any | None = Field(
+        default=None, description="The opposite of equals; a lead without a value meets it."
+    )
+    in_: list[_Any] | None = Field(
+        default=None, alias="in", min_length=1, max_length=MAX_LIST, description="The value is one of these."
+    )
+    not_in: list[_Any] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_LIST,
+        description="The opposite of in; a lead without a value meets it.",
+    )
+    contains: _Text | None = Field(
+        default=None, min_length=1, description="This text stands somewhere in the value."
+    )
+    matches: StrictStr | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_PATTERN,
+        description="A PostgreSQL regular expression fits somewhere in the value; ^ and $ tie it to the ends.",
+    )
+    at_least: _Any | None = Field(
+        default=None, description="The value is this or more: a number, a day, a date-time, a text."
+    )
+    at_most: _Any | None = Field(default=None, description="The value is this or less.")
+    between: list[_Any] | None = Field(
+        default=None, min_length=2, max_length=2, description="From the first to the second, both included."
+    )
+    before: Annotated[_Text, BeforeValidator(_plain)] | None = Field(
+        default=None, description="Earlier than this day or date-time."
+    )
+    after: Annotated[_Text, BeforeValidator(_plain)] | None = Field(
+        default=None, description="Later than this day or date-time."
+    )
+    exists: StrictBool | None = Field(
+        default=None, description="Whether the lead has a value: not missing, not null, not blank."
+    )
+    ignore_case: StrictBool = Field(default=False, description="Upper and lower case of texts are the same.")
+    all_: list[Condition] | None = Field(
+        default=None, alias="all", min_length=1, description="Every one of these is met."
+    )
+    any_: list[Condition] | None = Field(
+        default=None, alias="any", min_length=1, description="At least one of these is met."
+    )
+    not_: list[Condition] | None = Field(
+        default=None, alias="not", min_length=1, description="None of these is met."
+    )
+
+    @property
+    def operator(self) -> str:
+        """The one operator of this condition, as written in YAML."""
+        return next(name for name, value in self._given() if value is not None)
+
+    @property
+    def argument(self) -> Any:
+        """What stands behind the operator."""
+        return next(value for _, value in self._given() if value is not None)
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        for attribute, field in type(self).model_fields.items():
+            if (name := field.alias or attribute) in OPERATORS:
+                yield name, getattr(self, attribute)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for key in data:
+            if key not in known:
+                # `at` lets the batch file's checker point at the key instead of at the whole rule.
+                raise PydanticCustomError("unknown_key", _unknown(str(key), known=known), {"at": (str(key),)})
+        return data
+
+    @field_validator("equals", "not_equals", "at_least", "at_most")
+    @classmethod
+    def _is_comparable(cls, value: Scalar | None) -> Scalar | None:
+        return value if value is None else _comparable(value)
+
+    @field_validator("in_", "not_in")
+    @classmethod
+    def _is_a_list_of_values(cls, values: list[Scalar] | None) -> list[Scalar] | None:
+        kinds = {type(_comparable(value)) for value in values or ()}
+        if {bool, str} <= kinds:
+            raise ValueError(
+                "true or false among texts; put quotes around it if 'yes', 'no', 'on' or 'off' is meant"
+            )
+        return values
+
+    @field_validator("at_least", "at_most")
+    @classmethod
+    def _has_an_order(cls, value: Scalar | None) -> Scalar | None:
+        return value if value is None else _ordered(value)
+
+    @field_validator("between")
+    @classmethod
+    def _is_a_range(cls, ends: list[Scalar] | None) -> list[Scalar] | None:
+        if ends is not None:
+            low, high = (operand(_ordered(_comparable(end))) for end in ends)
+            if low.kind is not high.kind:
+                raise ValueError(f"the ends must be of one kind, not a {low.kind} and a {high.kind}")
+            if low.value > high.value:  # type: ignore[operator]  # one kind, so one type
+                raise ValueError("the first end must not be above the second")
+        return ends
+
+    @field_validator("before", "after")
+    @classmethod
+    def _is_in_time(cls, value: str | None) -> str | None:
+        return value if value is None else _in_time(value)
+
+    @field_validator("contains")
+    @classmethod
+    def _can_be_held(cls, value: str | None) -> str | None:
+        return value if value is None else _storable(value)
+
+    @field_validator("matches")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        return value if value is None else check_pattern(_storable(value))
+
+    @model_validator(mode="after")
+    def _one_operator(self) -> Self:
+        given = [name for name, value in self._given() if value is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"give exactly one operator, found {found}; there is {', '.join(OPERATORS)}")
+        if (self.field is None) is not (given[0] in GROUPS):
+            word = "needs no" if self.field else "needs a"
+            raise ValueError(f"{given[0]} {word} `field`")
+        if _depth(self) > MAX_DEPTH:
+            raise ValueError(f"conditions are nested deeper than {MAX_DEPTH} levels")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write only what was given, under the names of the YAML, wherever this is nested."""
+        written: dict[str, Any] = handler(self)
+        names = {name: field.alias or name for name, field in type(self).model_fields.items()}
+        kept = {names.get(key, key): value for key, value in written.items() if value is not None}
+        return {key: value for key, value in kept.items() if key != "ignore_case" or value}
+
+
+class Rule(Condition):
+    """A condition that a lead must meet to be delivered; a lead that fails is withheld with this name."""
+
+    name: str = Field(
+        min_length=1, max_length=100, description="Said where a lead is withheld; differs from rule to rule."
+    )
+
+
+def _unknown(key: str, *, known: Sequence[str]) -> LiteralString:
+    near = _OTHER_WORDS.get(key) or next(iter(difflib.get_close_matches(key, known, n=1)), None)
+    hint = f"; did you mean {near!r}?" if near else ""
+    shown = key[:40].replace("{", "(").replace("}", ")")
+    return cast_type(
+        "LiteralString", f"{shown!r} is no operator or key of a rule; allowed: {', '.join(known)}{hint}"
+    )
+
+
+def _depth(condition: Condition) -> int:
+    inner = condition.argument if condition.operator in GROUPS else ()
+    return 1 + max((_depth(one) for one in inner), default=0)
+
+
+# --- patterns -------------------------------------------------------------------------------------------------
+
+_NOT_IN_POSTGRESQL = {
+    r"\(\?P|\(\?<[A-Za-z_]": "named groups",
+    r"\(\?>|[*+?}]\+": "possessive matching",
+    r"\(\?\(": "conditional groups",
+    r"\\[pPhHRXKGN]": "this escape",
+    r"^\*\*\*|\(\?[A-Za-z]": "options inside the pattern (there is `ignore_case: true`)",
+    r"\\[1-9]": "back-references, which can take very long",
+}
+_ONLY_IN_POSTGRESQL = {r"\\[mMyY]": r"\\b", r"\[:[a-z]+:\]": "a-z"}
+
+
+def check_pattern(pattern: str) -> str:
+    """Return the pattern if PostgreSQL will most probably take it; only PostgreSQL itself is certain.
+
+    Raises:
+        ValueError: it is not a regular expression, or uses what PostgreSQL does not know.
+    """
+    for construct, what in _NOT_IN_POSTGRESQL.items():
+        if re.search(rf"(?<!\\)(?:\\\\)*(?:{construct})", pattern):
+            raise ValueError(f"PostgreSQL's regular expressions do not have {what}")
+    if any(int(bound) > 255 for bound in re.findall(r"(?<!\\)\{(?:\d+,)?(\d+),?\}", pattern)):  # noqa: PLR2004
+        raise ValueError("a repetition may not be more than 255")
+    as_python = pattern
+    for construct, replacement in _ONLY_IN_POSTGRESQL.items():
+        as_python = re.sub(construct, replacement, as_python)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            re.compile(as_python)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return pattern
+
+
+def patterns(rules: Sequence[Condition]) -> list[str]:
+    """Return every pattern of these rules, for a check against the real PostgreSQL (`SELECT '' ~ :pattern`)."""
+    found: list[str] = []
+    for rule in rules:
+        if rule.operator in GROUPS:
+            found += patterns(rule.argument)
+        elif rule.matches is not None:
+            found.append(rule.matches)
+    return found
+
+
+# --- SQL ------------------------------------------------------------------------------------------------------
+
+
+def failed_rule(rules: Sequence[Rule], lead: FromClause, *, timezone: str) -> ColumnElement[str | None]:
+    """Return the SQL expression for the name of the first rule that a lead does not meet; NULL when it meets all.
+
+    Args:
+        rules: in the order in which they are tried.
+        lead: the table `lead` or an alias of it.
+        timezone: the batch's zone, an IANA name: days begin there, and moments without an offset are meant there.
+    """
+    if not rules:
+        return cast(null(), String)
+    checks = ((not_(is_met(rule, lead, timezone=timezone)), literal(rule.name, String)) for rule in rules)
+    return case(*checks)
+
+
+def is_met(condition: Condition, lead: FromClause, *, timezone: str) -> ColumnElement[bool]:
+    """Return the SQL expression, true or false and never NULL, for whether a lead meets the condition."""
+    if condition.operator in GROUPS:
+        inner = [is_met(one, lead, timezone=timezone) for one in condition.argument]
+        return _GROUPS[condition.operator](*inner)
+    value = Value(name=str(condition.field), lead=lead, timezone=timezone)
+    return _COMPARISONS[condition.operator](value, condition)
+
+
+def _equals(value: Value, condition: Condition) -> ColumnElement[bool]:
+    return _one_of(value, [condition.argument], ignore_case=condition.ignore_case)
+
+
+def _in(value: Value, condition: Condition) -> ColumnElement[bool]:
+    return _one_of(value, condition.argument, ignore_case=condition.ignore_case)
+
+
+def _one_of(value: Value, wanted: Sequence[Scalar], *, ignore_case: bool) -> ColumnElement[bool]:
+    operands = [operand(one, timezone=value.timezone) for one in wanted]
+    checks = []
+    for kind in dict.fromkeys(one.kind for one in operands):
+        same = [one for one in operands if one.kind is kind]
+        checks.append(_among(value.read_as(kind), same, ignore_case=ignore_case and kind is Kind.TEXT))
+    return or_(*checks)
+
+
+def _among(
+    left: ColumnElement[Any], operands: Sequence[Operand], *, ignore_case: bool
+) -> ColumnElement[bool]:
+    first = operands[0]
+    if len(operands) == 1:
+        right = first.bound
+        return (func.lower(left) == func.lower(right) if ignore_case else left == right).is_(true())
+    values = literal([one.value for one in operands], ARRAY(first.type))
+    if not ignore_case:
+        return (left == any_(values)).is_(true())
+    # The list is folded by the database as well, once: Python and PostgreSQL differ in what a lower case letter is.
+    item = func.unnest(values).column_valued()
+    return func.lower(left).in_(select(func.lower(item))).is_(true())
+
+
+def _contains(value: Value, condition: Condition) -> ColumnElement[bool]:
+    texts: list[ColumnElement[str]] = [value.text, literal(condition.argument, String)]
+    if condition.ignore_case:
+        texts = [func.lower(text, type_=String) for text in texts]
+    return (func.strpos(*texts) > 0).is_(true())
+
+
+def _matches(value: Value, condition: Condition) -> ColumnElement[bool]:
+    flags = "i" if condition.ignore_case else None
+    return value.text.regexp_match(condition.argument, flags=flags).is_(true())
+
+
+def _ranged(value: Value, condition: Condition) -> ColumnElement[bool]:
+    ends = condition.argument if condition.operator == "between" else [condition.argument]
+    operands = [operand(end, timezone=value.timezone) for end in ends]
+    left = value.read_as(operands[0].kind)
+    if operands[0].kind is Kind.TEXT:
+        left = _code_points(left, ignore_case=condition.ignore_case)
+    bounds = [
+        _code_points(one.bound, ignore_case=condition.ignore_case) if one.kind is Kind.TEXT else one.bound
+        for one in operands
+    ]
+    return _ORDERS[condition.operator](left, *bounds).is_(true())
+
+
+def _code_points(text: ColumnElement[Any], *, ignore_case: bool) -> ColumnElement[Any]:
+    """Order text the same on every server, whatever collation its database has."""
+    return collate(func.lower(text, type_=String) if ignore_case else text, "C")
+
+
+def _exists(value: Value, condition: Condition) -> ColumnElement[bool]:
+    return value.text.is_not(None) if condition.argument else value.text.is_(None)
+
+
+_Comparison = Callable[[Value, Condition], ColumnElement[bool]]
+
+_GROUPS: dict[str, Callable[..., ColumnElement[bool]]] = {
+    "all": and_,
+    "any": or_,
+    "not": lambda *inner: not_(or_(*inner)),
+}
+
+_ORDERS: dict[str, Callable[..., ColumnElement[bool]]] = {
+    "at_least": lambda left, low: left >= low,
+    "at_most": lambda left, high: left <= high,
+    "between": lambda left, low, high: left.between(low, high),
+    "before": lambda left, high: left < high,
+    "after": lambda left, low: left > low,
+}
+
+_COMPARISONS: dict[str, _Comparison] = {
+    "equals": _equals,
+    "not_equals": lambda value, condition: not_(_equals(value, condition)),
+    "in": _in,
+    "not_in": lambda value, condition: not_(_in(value, condition)),
+    "contains": _contains,
+    "matches": _matches,
+    **dict.fromkeys(_ORDERS, _ranged),
+    "exists": _exists,
+}
+
+OPERATORS = (*_COMPARISONS, *GROUPS)
+"""Every operator, as written in YAML."""
+
+
+# --- words ----------------------------------------------------------------------------------------------------
+
+_WORDS = {
+    "equals": "is {}", "not_equals": "is not {}", "in": "is one of {}", "not_in": "is none of {}",
+    "contains": "contains {}", "matches": "matches {}", "at_least": "is at least {}", "at_most": "is at most {}",
+    "between": "is between {}", "before": "is before {}", "after": "is after {}",
+}  # fmt: skip
+
+
+def describe_rule(rule: Condition) -> str:
+    """Say a rule in words, without its name: `state is one of CA, TX`."""
+    argument = rule.argument
+    if rule.operator in GROUPS:
+        joint = " and " if rule.operator == "all" else " or "
+        inner = joint.join(
+            f"({describe_rule(one)})" if one.operator in GROUPS else describe_rule(one) for one in argument
+        )
+        return f"not ({inner})" if rule.operator == "not" else inner
+    if rule.operator == "exists":
+        return f"{rule.field} has a value" if argument else f"{rule.field} has no value"
+    joint = " and " if rule.operator == "between" else ", "
+    said = joint.join(_said(one) for one in argument) if isinstance(argument, list) else _said(argument)
+    words = f"{rule.field} {_WORDS[rule.operator].format(said)}"
+    return f"{words} (in upper or lower case)" if rule.ignore_case else words
+
+
+def _said(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
