@@ -8,14 +8,20 @@ and it can be asked whether a parcel is already there, which decides what happen
 from __future__ import annotations
 
 import abc
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from leadferry.errors import NoSuchPathError, PermanentDeliveryError
+
+BLOCK = 1 << 20
+"""Bytes that are read, hashed and sent at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,32 @@ class OutgoingFile:
     media_type: str
     """MIME type of the bytes as they are, for example after compression."""
 
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the stored bytes, and raise at the end if they are not the ones that were rendered.
+
+        Whoever sends them publishes only after the last block, so damaged bytes never get a final name.
+
+        Raises:
+            PermanentDeliveryError: the stored copy is gone, cannot be read, or has changed.
+        """
+        digest = hashlib.sha256()
+        try:
+            with self.path.open("rb") as stored:
+                while block := stored.read(BLOCK):
+                    digest.update(block)
+                    yield block
+        except OSError:
+            raise _damaged(self.name) from None
+        if digest.hexdigest() != self.sha256:
+            raise _damaged(self.name)
+
+
+def _damaged(name: str) -> PermanentDeliveryError:
+    return PermanentDeliveryError(
+        f"The stored copy of {name} is missing or is not what was rendered",
+        hint="Restore the file in the archive from a backup; nothing was delivered",
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
@@ -49,6 +81,28 @@ class Parcel:
     """The mail recipient, where the destination has several."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """What templates of subjects, bodies and folders may use; see `leadferry.templates`."""
+
+    @property
+    def file(self) -> OutgoingFile:
+        """The only file, for destinations that get each file in a parcel of its own."""
+        (only,) = self.files
+        return only
+
+    @property
+    def mark(self) -> str:
+        """The key as 16 hex digits, fit for names of files and messages."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:16]
+
+    @property
+    def temporary_name(self) -> str:
+        """Hidden name beside the final one for the time of the transfer; differs from try to try."""
+        # File systems stop at 255 bytes; the mark alone already makes the name unique.
+        start = self.file.name.encode()[:180].decode(errors="ignore")
+        return f".{start}.{self.mark}.{self.attempt}.part"
+
+    def owns(self, name: str) -> bool:
+        """Tell whether a name in the destination's folder is a temporary of this parcel, from any try."""
+        return re.fullmatch(rf"\..*\.{self.mark}\.\d+\.part", name, re.DOTALL) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +144,33 @@ class Session(abc.ABC):
             PermanentDeliveryError: the same, but a person must act first.
             OutcomeUnknownError: it may or may not have arrived, and the destination cannot be asked.
         """
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def digest(stream: _Readable) -> str:
+    """Return the SHA-256 of what is left in a stream, in hex; constant memory."""
+    hashed = hashlib.sha256()
+    while block := stream.read(BLOCK):
+        hashed.update(block)
+    return hashed.hexdigest()
+
+
+def rendered_path(template: str, parcel: Parcel, *, where: str) -> str:
+    """Fill in the template of a folder, directory or prefix; a value never leads out of it.
+
+    Raises:
+        NoSuchPathError: the result has `..` in it or a character that no path may have.
+    """
+    from leadferry.templates import render
+
+    path = render(template, parcel.variables)
+    parts = path.split("/")
+    if ".." in parts or not path.isprintable() or "\\" in path:
+        raise NoSuchPathError(f"{where}: a template variable makes this a path that leads elsewhere")
+    return path
 
 
 def pool_name(kind: str, connection: str) -> str:

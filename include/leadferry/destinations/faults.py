@@ -1,0 +1,487 @@
+"""What foreign exceptions mean: one table per protocol family, one context manager around each use.
+
+The class decides whether a failure is tried again, so it is decided here and nowhere else.
+Foreign texts are read to classify, never quoted: a server may repeat what it was sent.
+What is quoted are names and numbers that hold no data: an errno, an SMTP code, an S3 error code.
+"""
+
+from __future__ import annotations
+
+import errno
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from leadferry.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    ConnectionRefusedByHostError,
+    ConnectTimeoutError,
+    DeliveryError,
+    DestinationBusyError,
+    DnsError,
+    HostKeyError,
+    LeadferryError,
+    MessageRefusedError,
+    NameConflictError,
+    NoSuchPathError,
+    PermanentDeliveryError,
+    QuotaError,
+    TooLargeError,
+    TransferInterruptedError,
+    TransientDeliveryError,
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a foreign exception means."""
+
+    kind: type[DeliveryError]
+    detail: str = ""
+    """A name or number from the foreign exception that cannot hold data."""
+
+
+Classifier = Callable[[Exception], Fault | None]
+
+SENTENCES: dict[type[DeliveryError], str] = {
+    DnsError: "the host name could not be resolved",
+    ConnectTimeoutError: "no answer within the timeout",
+    ConnectionRefusedByHostError: "the host refuses connections on this port",
+    TransferInterruptedError: "the connection was cut",
+    DestinationBusyError: "the server asks to come back later",
+    HostKeyError: "the server could not prove who it is",
+    AuthenticationError: "the server refused the credentials",
+    AccessDeniedError: "no permission",
+    NoSuchPathError: "the directory or bucket does not exist",
+    QuotaError: "no room left",
+    NameConflictError: "something else stands under this name",
+    MessageRefusedError: "the mail server refused the message",
+    TooLargeError: "too large for this destination",
+    TransientDeliveryError: "the server answered with a failure that it did not explain",
+    PermanentDeliveryError: "this cannot work as it is set up",
+}
+"""What happened, for every class that a foreign exception can become."""
+
+_BY_CLASS: dict[type[DeliveryError], tuple[int, ...]] = {
+    ConnectTimeoutError: (
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENETDOWN,
+    ),
+    ConnectionRefusedByHostError: (errno.ECONNREFUSED,),
+    TransferInterruptedError: (
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.EPIPE,
+        errno.ENOTCONN,
+        errno.ESHUTDOWN,
+        errno.ENETRESET,
+        errno.EIO,
+        errno.ESTALE,
+        errno.EINTR,
+        errno.EBADF,
+    ),
+    DestinationBusyError: (
+        errno.EBUSY,
+        errno.EAGAIN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOBUFS,
+        errno.ETXTBSY,
+        errno.EADDRNOTAVAIL,
+    ),
+    AccessDeniedError: (errno.EACCES, errno.EPERM, errno.EROFS),
+    NoSuchPathError: (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.EINVAL,
+        errno.ENODEV,
+        errno.ENXIO,
+    ),
+    QuotaError: (errno.ENOSPC, errno.EDQUOT),
+    NameConflictError: (errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY),
+    TooLargeError: (errno.EFBIG,),
+    PermanentDeliveryError: (
+        errno.EAFNOSUPPORT,
+        errno.EPROTONOSUPPORT,
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+        errno.EXDEV,
+    ),
+}
+
+ERRNOS: dict[int, type[DeliveryError]] = {
+    number: kind for kind, numbers in _BY_CLASS.items() for number in numbers
+}
+"""What an operating system's error number means at a destination; a number that is missing is tried again."""
+
+
+def files(where: str) -> AbstractContextManager[None]:
+    """Turn what a folder raises into `DeliveryError`s that name `where`."""
+    return _translated(where, of_files)
+
+
+def ssh(where: str) -> AbstractContextManager[None]:
+    """Turn what paramiko and the SSH hook raise into `DeliveryError`s that name `where`."""
+    return _translated(where, of_ssh)
+
+
+def smtp(where: str) -> AbstractContextManager[None]:
+    """Turn what smtplib and the SMTP hook raise into `DeliveryError`s that name `where`."""
+    return _translated(where, of_smtp)
+
+
+def aws(where: str) -> AbstractContextManager[None]:
+    """Turn what botocore and the AWS hook raise into `DeliveryError`s that name `where`."""
+    return _translated(where, of_aws)
+
+
+@contextmanager
+def _translated(where: str, classify: Classifier) -> Iterator[None]:
+    try:
+        yield
+    except LeadferryError:
+        raise
+    except Exception as error:
+        fault = classify(error)
+        if fault is None:
+            raise
+        raise raised(fault, where=where) from None
+
+
+def raised(fault: Fault, *, where: str) -> DeliveryError:
+    """Write the exception for a fault: where, what, the number behind it, what to do next."""
+    detail = f" ({fault.detail})" if fault.detail else ""
+    return fault.kind(f"{where}: {SENTENCES[fault.kind]}{detail}")
+
+
+def of_files(error: Exception) -> Fault | None:
+    """Classify what the operating system says about files and sockets; None if it is something else."""
+    match error:
+        case socket.gaierror():
+            return Fault(DnsError)
+        case ssl.SSLError():
+            return _of_tls(error)
+        case TimeoutError():
+            return Fault(ConnectTimeoutError)
+        case EOFError():
+            return Fault(TransferInterruptedError)
+        case OSError():
+            return _of_errno(error)
+        case _:
+            return _of_airflow(error)
+
+
+def _of_errno(error: OSError) -> Fault:
+    if error.errno is None:
+        return Fault(TransientDeliveryError)
+    kind = ERRNOS.get(error.errno, TransientDeliveryError)
+    return Fault(kind, errno.errorcode.get(error.errno, str(error.errno)))
+
+
+def _of_tls(error: ssl.SSLError) -> Fault:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return Fault(HostKeyError, "certificate")
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
+            return Fault(TransferInterruptedError, "TLS")
+        case _:
+            # Mostly TLS spoken to a port that does not, or no common version.
+            return Fault(PermanentDeliveryError, error.reason or "TLS")
+
+
+def _of_airflow(error: Exception) -> Fault | None:
+    """Classify what the hooks raise before anything is sent: the connection is missing or makes no sense."""
+    from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+
+    match error:
+        case AirflowNotFoundException():
+            return Fault(PermanentDeliveryError, "Airflow does not know this connection")
+        case AirflowException() if str(error) == "SMTP connection is not found.":
+            return Fault(PermanentDeliveryError, "Airflow does not know this connection")
+        case AirflowException() if str(error) == "Unable to connect to smtp server":
+            return Fault(TransferInterruptedError, "closed before the greeting")
+        case AirflowException() | ValueError():
+            return Fault(PermanentDeliveryError, "the Airflow connection's fields cannot be used")
+        case _:
+            return None
+
+
+# --- SSH and SFTP --------------------------------------------------------------------------------------------------
+
+_SSH_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
+    ("not found in known_hosts", HostKeyError),
+    ("authentication timeout", ConnectTimeoutError),
+    ("authentication failed: transport shut down", TransferInterruptedError),
+    ("timeout opening channel", ConnectTimeoutError),
+    ("no existing session", TransferInterruptedError),
+    ("no authentication methods available", AuthenticationError),
+    ("private key", AuthenticationError),
+    ("passphrase", AuthenticationError),
+)
+"""What paramiko says only in words, lower case; the words are paramiko's own, not the server's."""
+
+_SFTP_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
+    ("socket is closed", TransferInterruptedError),
+    ("no space", QuotaError),
+    ("disk full", QuotaError),
+    ("quota", QuotaError),
+    ("permission denied", AccessDeniedError),
+    ("no such file", NoSuchPathError),
+    ("no such path", NoSuchPathError),
+    ("already exists", NameConflictError),
+    ("too large", TooLargeError),
+    ("unsupported", PermanentDeliveryError),
+    ("read-only", AccessDeniedError),
+)
+"""SFTP version 3, which nearly all servers speak, has one number for all of these: the words decide."""
+
+
+def of_ssh(error: Exception) -> Fault | None:
+    """Classify what paramiko and the SSH hook raise; None if it is something else."""
+    import paramiko
+
+    match error:
+        case paramiko.ssh_exception.NoValidConnectionsError():
+            return _of_attempts(list(error.errors.values()))
+        case paramiko.SSHException():
+            return _of_paramiko(error)
+        case paramiko.SFTPError():
+            return Fault(TransferInterruptedError, "SFTP answers out of order")
+        case OSError(errno=None) if not isinstance(error, TimeoutError | ssl.SSLError):
+            return Fault(_by_words(str(error), _SFTP_TEXTS) or TransientDeliveryError)
+        case _:
+            return of_files(error)
+
+
+def _of_attempts(errors: list[Exception]) -> Fault:
+    """Classify a host with several addresses, none of which answered: a refusal says most."""
+    faults = [fault for one in errors if (fault := of_files(one)) is not None]
+    refused = [fault for fault in faults if fault.kind is ConnectionRefusedByHostError]
+    return (refused or faults or [Fault(ConnectTimeoutError)])[0]
+
+
+_PARAMIKO: dict[str, type[DeliveryError]] = {
+    "BadHostKeyException": HostKeyError,
+    "MessageOrderError": HostKeyError,
+    "IncompatiblePeer": PermanentDeliveryError,
+    "ConfigParseError": PermanentDeliveryError,
+    "ProxyCommandFailure": PermanentDeliveryError,
+    "CouldNotCanonicalize": DnsError,
+    "AuthenticationException": AuthenticationError,
+    "SSHException": TransferInterruptedError,
+}
+"""Class names of paramiko, by the nearest ancestor; words are looked at first."""
+
+
+def _of_paramiko(error: Exception) -> Fault:
+    import paramiko
+
+    if isinstance(error, paramiko.ChannelException):
+        return Fault(_CHANNEL.get(error.code, PermanentDeliveryError), f"channel refused, code {error.code}")
+    if "protocol banner" in str(error):
+        return _of_banner(error)
+    by_words = _by_words(str(error), _SSH_TEXTS)
+    return Fault(by_words or _by_name(error, _PARAMIKO), type(error).__name__)
+
+
+def _by_name(error: Exception, table: dict[str, type[DeliveryError]]) -> type[DeliveryError]:
+    return next(table[ancestor.__name__] for ancestor in type(error).__mro__ if ancestor.__name__ in table)
+
+
+_CHANNEL: dict[int, type[DeliveryError]] = {1: AccessDeniedError, 4: DestinationBusyError}
+"""Reasons for which a server refuses a channel: RFC 4254, 5.1."""
+
+
+def _of_banner(error: Exception) -> Fault:
+    """Tell a server that stays silent from one that hangs up at once, as OpenSSH does above MaxStartups."""
+    if isinstance(error.__context__, TimeoutError):
+        return Fault(ConnectTimeoutError, "no SSH greeting")
+    return Fault(DestinationBusyError, "hung up before the SSH greeting")
+
+
+def _by_words(text: str, table: tuple[tuple[str, type[DeliveryError]], ...]) -> type[DeliveryError] | None:
+    lower = text.lower()
+    return next((kind for words, kind in table if words in lower), None)
+
+
+# --- SMTP ----------------------------------------------------------------------------------------------------------
+
+_SMTP_CODES: dict[int, type[DeliveryError]] = {
+    421: DestinationBusyError,
+    432: AuthenticationError,
+    454: DestinationBusyError,
+    530: AuthenticationError,
+    534: AuthenticationError,
+    535: AuthenticationError,
+    538: AuthenticationError,
+    552: TooLargeError,
+    523: TooLargeError,
+}
+"""Replies that mean more than their first digit: RFC 5321 4.2.3, RFC 4954 6, RFC 1870."""
+
+_PERMANENT_FROM = 500
+
+
+def of_smtp(error: Exception) -> Fault | None:
+    """Classify what smtplib and the SMTP hook raise; None if it is something else."""
+    match error:
+        case smtplib.SMTPRecipientsRefused():
+            return of_reply(min(code for code, _ in error.recipients.values()))
+        case smtplib.SMTPResponseException():
+            return of_reply(error.smtp_code)
+        case smtplib.SMTPException():
+            return _of_smtplib(error)
+        case _:
+            return of_files(error)
+
+
+_SMTP_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
+    ("starttls", HostKeyError),
+    ("auth", AuthenticationError),
+    ("smtputf8", MessageRefusedError),
+)
+"""What smtplib says only in words: what the server does not offer, or that there is no common way to log in."""
+
+
+def _of_smtplib(error: smtplib.SMTPException) -> Fault:
+    if isinstance(error, smtplib.SMTPServerDisconnected):
+        return Fault(TransferInterruptedError)
+    return Fault(_by_words(str(error), _SMTP_TEXTS) or TransientDeliveryError, type(error).__name__)
+
+
+def of_reply(code: int) -> Fault:
+    """Classify an SMTP reply code of 400 or more."""
+    if code in _SMTP_CODES:
+        return Fault(_SMTP_CODES[code], f"SMTP {code}")
+    if code < _PERMANENT_FROM:
+        # 450, 451, 452 and their kin: greylisting, a full queue, too many recipients at once. -1: no reply at all.
+        return Fault(
+            DestinationBusyError if code > 0 else TransferInterruptedError, f"SMTP {code}" if code > 0 else ""
+        )
+    return Fault(MessageRefusedError, f"SMTP {code}")
+
+
+# --- S3 ------------------------------------------------------------------------------------------------------------
+
+_S3_CODES: dict[str, type[DeliveryError]] = {
+    "NoSuchBucket": NoSuchPathError,
+    "NoSuchKey": NoSuchPathError,
+    "InvalidBucketName": NoSuchPathError,
+    "PermanentRedirect": NoSuchPathError,
+    "AuthorizationHeaderMalformed": AuthenticationError,
+    "AccessDenied": AccessDeniedError,
+    "AllAccessDisabled": AccessDeniedError,
+    "AccountProblem": AccessDeniedError,
+    "MethodNotAllowed": AccessDeniedError,
+    "InvalidAccessKeyId": AuthenticationError,
+    "SignatureDoesNotMatch": AuthenticationError,
+    "ExpiredToken": AuthenticationError,
+    "InvalidToken": AuthenticationError,
+    "InvalidClientTokenId": AuthenticationError,
+    "AuthFailure": AuthenticationError,
+    "RequestTimeTooSkewed": AuthenticationError,
+    "EntityTooLarge": TooLargeError,
+    "MaxMessageLengthExceeded": TooLargeError,
+    "QuotaExceeded": QuotaError,
+    "XMinioStorageFull": QuotaError,
+    "PreconditionFailed": NameConflictError,
+    "ConditionalRequestConflict": DestinationBusyError,
+    "OperationAborted": DestinationBusyError,
+    "SlowDown": DestinationBusyError,
+    "Throttling": DestinationBusyError,
+    "ThrottlingException": DestinationBusyError,
+    "RequestLimitExceeded": DestinationBusyError,
+    "ServiceUnavailable": DestinationBusyError,
+    "InternalError": DestinationBusyError,
+    "RequestTimeout": TransferInterruptedError,
+    "IncompleteBody": TransferInterruptedError,
+    "BadDigest": TransferInterruptedError,
+    "XAmzContentSHA256Mismatch": TransferInterruptedError,
+}
+"""Error codes of S3 and of stores that speak its protocol; others are decided by the HTTP status."""
+
+_HTTP: dict[int, type[DeliveryError]] = {
+    HTTPStatus.UNAUTHORIZED: AuthenticationError,
+    HTTPStatus.FORBIDDEN: AccessDeniedError,
+    HTTPStatus.NOT_FOUND: NoSuchPathError,
+    HTTPStatus.REQUEST_TIMEOUT: TransferInterruptedError,
+    HTTPStatus.CONFLICT: DestinationBusyError,
+    HTTPStatus.PRECONDITION_FAILED: NameConflictError,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLargeError,
+    HTTPStatus.TOO_MANY_REQUESTS: DestinationBusyError,
+    HTTPStatus.INSUFFICIENT_STORAGE: QuotaError,
+}
+
+
+def of_aws(error: Exception) -> Fault | None:
+    """Classify what botocore and the AWS hook raise; None if it is something else."""
+    from botocore import exceptions as boto
+
+    match error:
+        case boto.ClientError():
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            return _of_s3(str(error.response.get("Error", {}).get("Code", "")), status)
+        case boto.BotoCoreError():
+            return _of_botocore(error)
+        case _:
+            return of_files(error)
+
+
+def _of_s3(code: str, status: int) -> Fault:
+    known = _S3_CODES.get(code)
+    if known is not None:
+        return Fault(known, code)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _HTTP:
+        return Fault(DestinationBusyError, f"HTTP {status}")
+    # A code that is not in the table might be anything; the status is a number.
+    return Fault(_HTTP.get(status, PermanentDeliveryError), f"HTTP {status}")
+
+
+_BOTOCORE: dict[str, type[DeliveryError]] = {
+    "ConnectTimeoutError": ConnectTimeoutError,
+    "ReadTimeoutError": ConnectTimeoutError,
+    "SSLError": HostKeyError,
+    "HTTPClientError": TransferInterruptedError,
+    "ConnectionError": TransferInterruptedError,
+    "IncompleteReadError": TransferInterruptedError,
+    "NoCredentialsError": AuthenticationError,
+    "PartialCredentialsError": AuthenticationError,
+    "CredentialRetrievalError": AuthenticationError,
+    "TokenRetrievalError": AuthenticationError,
+    "SSOError": AuthenticationError,
+    "UnauthorizedSSOTokenError": AuthenticationError,
+    "CapacityNotAvailableError": DestinationBusyError,
+    "BotoCoreError": PermanentDeliveryError,
+}
+"""Class names of botocore, by the nearest ancestor: what went wrong on this side of the wire."""
+
+
+def _of_botocore(error: Exception) -> Fault:
+    from botocore import exceptions as boto
+
+    if isinstance(error, boto.EndpointConnectionError | boto.ProxyConnectionError):
+        return _of_endpoint(error)
+    return Fault(_by_name(error, _BOTOCORE), type(error).__name__)
+
+
+def _of_endpoint(error: Exception) -> Fault:
+    """Look behind botocore's one word for every failed connect: urllib3 kept the reason."""
+    reason = getattr(error, "kwargs", {}).get("error")
+    while reason is not None:
+        if type(reason).__name__ == "NameResolutionError" or isinstance(reason, socket.gaierror):
+            return Fault(DnsError)
+        if isinstance(reason, OSError) and reason.errno is not None:
+            return _of_errno(reason)
+        reason = getattr(reason, "reason", None) or reason.__cause__ or reason.__context__
+    return Fault(ConnectionRefusedByHostError)
