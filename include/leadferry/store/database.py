@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from leadferry.errors import StoreError, StoreUnavailableError
@@ -81,10 +82,10 @@ class Database:
 
 
 def _require_server(connection: Connection) -> None:
-    version = connection.dialect.server_version_info or (0,)
-    if version[0] < OLDEST_SERVER:
+    version = int((connection.dialect.server_version_info or (0,))[0])
+    if version < OLDEST_SERVER:
         raise StoreError(
-            f"The lead store needs PostgreSQL {OLDEST_SERVER} or newer, this is {version[0]}",
+            f"The lead store needs PostgreSQL {OLDEST_SERVER} or newer, this is {version}",
             hint="Point the connection 'leadferry' at a newer server",
         )
 
@@ -95,22 +96,28 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        raise _classify(error.orig, lost=error.connection_invalidated) from None
+    except psycopg.Error as error:
         raise _classify(error) from None
     except SQLAlchemyError as error:
         raise StoreError(f"The lead store's client failed ({type(error).__name__})") from None
 
 
-def _classify(error: DBAPIError) -> StoreError:
-    state = getattr(error.orig, "sqlstate", None)
-    lost = state is None and isinstance(error, OperationalError | InterfaceError)
-    if lost or error.connection_invalidated or (state or "").startswith(_UNAVAILABLE) or state in _TRY_AGAIN:
-        return StoreUnavailableError(f"The lead store did not answer (SQLSTATE {state or 'none: no connection'})")
-    if state is not None and state.startswith("LF"):
-        own = _OWN_MESSAGE.search(str(error.orig))
+def _classify(error: BaseException | None, *, lost: bool = False) -> StoreError:
+    state = getattr(error, "sqlstate", None) or ""
+    lost = lost or (not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError))
+    if lost or state.startswith(_UNAVAILABLE) or state in _TRY_AGAIN:
+        return StoreUnavailableError(
+            f"The lead store did not answer (SQLSTATE {state or 'none: no connection'})"
+        )
+    if state.startswith("LF"):
+        own = _OWN_MESSAGE.search(str(error))
         return StoreError(f"The lead store refused: {own[1] if own else state}")
     if state in {"3F000", "42P01", "42703"}:
-        return StoreError(f"The lead store is not set up (SQLSTATE {state})", hint="Run `leadferry db upgrade`")
+        return StoreError(
+            f"The lead store is not set up (SQLSTATE {state})", hint="Run `leadferry db upgrade`"
+        )
     return StoreError(
-        f"The lead store refused (SQLSTATE {state}, {type(error.orig).__name__})",
+        f"The lead store refused (SQLSTATE {state or 'none'}, {type(error).__name__})",
         hint="The PostgreSQL server's log has the details",
     )

@@ -1,0 +1,492 @@
+"""The ledger: what became of every delivery, file and dispatch, and the only way to move them on.
+
+Every function is one transaction, may be called again after a crash, and refuses moves that are not in
+`leadferry.states.MOVES` (so does the database).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, literal, select, text, update
+
+from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
+from leadferry.states import DeliveryState, DispatchState, LeadOutcome
+from leadferry.store.audit import record
+from leadferry.store.database import Database
+from leadferry.store.tables import (
+    attempt,
+    batch,
+    batch_config,
+    delivery,
+    delivery_lead,
+    dispatch,
+    file,
+    lead,
+    pending,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A delivery with the configuration that was frozen when it took its leads."""
+
+    id: int
+    batch_id: str
+    number: int | None
+    run_id: str
+    state: DeliveryState
+    reason: str | None
+    departs_at: datetime
+    window_from: datetime | None
+    window_to: datetime
+    included: int
+    withheld: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedFile:
+    """A complete file in the archive, before it is in the ledger."""
+
+    key: str
+    part: int
+    name: str
+    sha256: str
+    size: int
+    rows: int
+    media_type: str
+    archive_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile(RenderedFile):
+    """A file of the ledger."""
+
+    id: int
+    delivery_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedDispatch:
+    """That a file is to go to a destination (and addressee)."""
+
+    file_key: str
+    destination: str
+    addressee: str
+    parcel_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatch:
+    """One file on its way to one destination."""
+
+    id: int
+    file_id: int
+    destination: str
+    addressee: str
+    parcel_key: str
+    state: DispatchState
+    attempts: int
+
+
+def get_delivery(database: Database, delivery_id: int) -> Delivery:
+    """Return a delivery.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    with database.transaction() as connection:
+        row = (
+            connection.execute(
+                select(delivery, batch.c.id.label("batch_id"), batch_config.c.config)
+                .join(batch, batch.c.no == delivery.c.batch_no)
+                .join(batch_config, batch_config.c.id == delivery.c.config_id)
+                .where(delivery.c.id == delivery_id)
+            )
+            .mappings()
+            .one_or_none()
+        )
+    if row is None:
+        raise StoreError(
+            f"There is no delivery {delivery_id}", hint="List them with `leadferry deliveries BATCH`"
+        )
+    return Delivery(**{name: row[name] for name in Delivery.__dataclass_fields__})
+
+
+def extend_lease(database: Database, delivery_id: int, lease: timedelta) -> None:
+    """Say that somebody works on this delivery, so that its leads are not given back meanwhile."""
+    with database.transaction() as connection:
+        connection.execute(
+            update(delivery).where(delivery.c.id == delivery_id).values(lease_until=func.now() + lease)
+        )
+
+
+def withhold(database: Database, delivery_id: int, reasons: Mapping[int, str]) -> None:
+    """Keep leads back that the mapping could not handle.
+
+    Args:
+        database: the lead store.
+        delivery_id: whose leads; must still be `claimed`.
+        reasons: lead id → why.
+    """
+    with database.transaction() as connection:
+        _lock(connection, delivery_id, {DeliveryState.CLAIMED})
+        connection.execute(
+            text(
+                "UPDATE delivery_lead SET outcome = 'withheld', live_copy = NULL, reason = why.reason"
+                " FROM unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS why (lead_id, reason)"
+                " WHERE delivery_id = :delivery AND delivery_lead.lead_id = why.lead_id AND outcome = 'included'"
+            ),
+            {"ids": list(reasons), "reasons": list(reasons.values()), "delivery": delivery_id},
+        )
+        _recount(connection, delivery_id)
+
+
+def _recount(connection: Connection, delivery_id: int) -> None:
+    def count(outcome: LeadOutcome) -> Any:
+        mine = (delivery_lead.c.delivery_id == delivery_id) & (delivery_lead.c.outcome == outcome)
+        return select(func.count()).select_from(delivery_lead).where(mine).scalar_subquery()
+
+    connection.execute(
+        update(delivery)
+        .where(delivery.c.id == delivery_id)
+        .values(included=count(LeadOutcome.INCLUDED), withheld=count(LeadOutcome.WITHHELD))
+    )
+
+
+def record_files(
+    database: Database, delivery_id: int, files: Sequence[RenderedFile], plan: Sequence[PlannedDispatch]
+) -> list[StoredFile]:
+    """Write down that all files are complete, and what is to be sent where; the delivery is now `rendered`.
+
+    A second call, after a crash between the commit and its answer, changes nothing and returns the stored files.
+    """
+    with database.transaction() as connection:
+        state = _lock(connection, delivery_id, {DeliveryState.CLAIMED, DeliveryState.RENDERED})
+        if state is DeliveryState.CLAIMED:
+            rows = [{"delivery_id": delivery_id, **asdict(one)} for one in files]
+            made = connection.execute(insert(file).returning(file.c.id, file.c.key), rows).all()
+            dispatches = [
+                {**_dispatch_row(one), "delivery_id": delivery_id, "file_id": row.id}
+                for one in plan
+                for row in made
+                if row.key == one.file_key
+            ]
+            connection.execute(insert(dispatch), dispatches)
+            _move(connection, delivery_id, DeliveryState.RENDERED)
+        return _files(connection, delivery_id)
+
+
+def _dispatch_row(plan: PlannedDispatch) -> dict[str, Any]:
+    row = asdict(plan)
+    del row["file_key"]
+    return {**row, "state": DispatchState.READY}
+
+
+def stored_files(database: Database, delivery_id: int) -> list[StoredFile]:
+    """Return the files of a delivery, in the order in which they were recorded."""
+    with database.transaction() as connection:
+        return _files(connection, delivery_id)
+
+
+def _files(connection: Connection, delivery_id: int) -> list[StoredFile]:
+    columns = [file.c[name] for name in StoredFile.__dataclass_fields__]
+    query = select(*columns).where(file.c.delivery_id == delivery_id).order_by(file.c.id)
+    return [StoredFile(**row) for row in connection.execute(query).mappings()]
+
+
+def dispatches_to(database: Database, delivery_id: int, destination: str | None = None) -> list[Dispatch]:
+    """Return a delivery's dispatches, all or those to one destination."""
+    columns = [dispatch.c[name] for name in Dispatch.__dataclass_fields__]
+    query = select(*columns).where(dispatch.c.delivery_id == delivery_id).order_by(dispatch.c.id)
+    if destination is not None:
+        query = query.where(dispatch.c.destination == destination)
+    with database.transaction() as connection:
+        return [Dispatch(**row) for row in connection.execute(query).mappings()]
+
+
+@contextmanager
+def sole_sender(database: Database, parcel_key: str) -> Iterator[None]:
+    """Hold the right to send this parcel for as long as this process lives and the block runs.
+
+    PostgreSQL gives the lock back when the connection goes, so a killed sender blocks nobody,
+    and a sender that is still alive, although Airflow gave up on it, keeps others out.
+
+    Raises:
+        DestinationBusyError: another process is sending this parcel now.
+    """
+    with database.session() as connection:
+        key = func.hashtextextended(parcel_key, 0)
+        if not connection.scalar(select(func.pg_try_advisory_lock(key))):
+            raise DestinationBusyError(
+                f"Parcel {parcel_key} is being sent by another process at this moment",
+                hint="Nothing to do: the next try finds out what became of it",
+            )
+        yield
+
+
+def begin_sending(database: Database, dispatches: Sequence[Dispatch], *, lease: timedelta) -> int:
+    """Write the intent: these dispatches are `sending` from now on. Returns the number of this attempt.
+
+    Raises:
+        StoreError: the delivery was settled meanwhile (its leads may be in another one), or a dispatch is not
+            `ready` or `failed`.
+    """
+    ids = [one.id for one in dispatches]
+    sendable = {DeliveryState.RENDERED, DeliveryState.PARTIAL}
+    with database.transaction() as connection:
+        owner = connection.scalars(
+            select(dispatch.c.delivery_id).where(dispatch.c.id.in_(ids)).distinct()
+        ).one()
+        _lock(connection, owner, sendable)
+        rows = connection.execute(
+            update(dispatch)
+            .where(dispatch.c.id.in_(ids), dispatch.c.state.in_([DispatchState.READY, DispatchState.FAILED]))
+            .values(
+                state=DispatchState.SENDING,
+                attempts=dispatch.c.attempts + 1,
+                error_code=None,
+                error=None,
+                updated_at=func.now(),
+            )
+            .returning(dispatch.c.id, dispatch.c.attempts)
+        ).all()
+        if len(rows) != len(ids):
+            raise StoreError(f"Not every dispatch of parcel {dispatches[0].parcel_key} is ready to be sent")
+        connection.execute(
+            insert(attempt),
+            [{"dispatch_id": row.id, "number": row.attempts, "worker": _worker()} for row in rows],
+        )
+        connection.execute(
+            update(delivery).where(delivery.c.id == owner).values(lease_until=func.now() + lease)
+        )
+    number: int = max(row.attempts for row in rows)
+    return number
+
+
+def end_sending(
+    database: Database,
+    dispatches: Sequence[Dispatch],
+    outcome: DispatchState,
+    *,
+    receipt: Mapping[str, Any] | None = None,
+    error: LeadferryError | None = None,
+) -> None:
+    """Write down how sending ended: confirmed with its receipt, or failed, unknown, or ready again with the error.
+
+    Raises:
+        StoreError: a dispatch was not `sending`, or a confirmation lacks its receipt.
+    """
+    ids = [one.id for one in dispatches]
+    why = {"error_code": error.code if error else None, "error": str(error) if error else None}
+    with database.transaction() as connection:
+        connection.execute(
+            update(dispatch)
+            .where(dispatch.c.id.in_(ids))
+            .values(state=outcome, receipt=dict(receipt) if receipt else None, updated_at=func.now(), **why)
+        )
+        connection.execute(
+            update(attempt)
+            .where(attempt.c.dispatch_id.in_(ids), attempt.c.ended_at.is_(None))
+            .values(ended_at=func.now(), outcome=outcome, **why)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """How a delivery ended, in numbers."""
+
+    delivery_id: int
+    state: DeliveryState
+    included: int
+    withheld: int
+    returned: int
+    """Leads that went back to the queue."""
+    reason: str | None
+
+
+def settle(database: Database, delivery_id: int, *, reason: str | None = None) -> Settlement:
+    """Close a delivery by what its dispatches say, all in one transaction.
+
+    Leads of a delivery of which nothing was confirmed go back to the queue, in their old place.
+    A second call changes nothing, unless a dispatch was confirmed since.
+
+    Raises:
+        StoreError: a dispatch is still `sending`: look it up first.
+    """
+    with database.transaction() as connection:
+        state = _lock(connection, delivery_id, set(DeliveryState))
+        target = _target_state(connection, delivery_id, state)
+        returned = 0
+        if target is not state:
+            if target is DeliveryState.FAILED:
+                returned = _give_back(connection, delivery_id)
+            _move(connection, delivery_id, target, reason=reason or _why(connection, delivery_id), ends=True)
+        row = connection.execute(select(delivery).where(delivery.c.id == delivery_id)).one()
+    return Settlement(
+        delivery_id=delivery_id,
+        state=row.state,
+        included=row.included,
+        withheld=row.withheld,
+        returned=returned,
+        reason=row.reason,
+    )
+
+
+def _target_state(connection: Connection, delivery_id: int, state: DeliveryState) -> DeliveryState:
+    if state in {DeliveryState.DELIVERED, DeliveryState.FAILED, DeliveryState.SKIPPED}:
+        return state
+    states = set(connection.scalars(select(dispatch.c.state).where(dispatch.c.delivery_id == delivery_id)))
+    if DispatchState.SENDING in states:
+        raise StoreError(
+            f"Delivery {delivery_id} cannot be settled while a dispatch is 'sending'",
+            hint="Clear the task deliver of that destination: it looks up what arrived",
+        )
+    if DispatchState.UNKNOWN in states:
+        return DeliveryState.HELD
+    if states == {DispatchState.CONFIRMED}:
+        return DeliveryState.DELIVERED
+    return DeliveryState.PARTIAL if DispatchState.CONFIRMED in states else DeliveryState.FAILED
+
+
+def _why(connection: Connection, delivery_id: int) -> str | None:
+    """Name the destinations that did not confirm, with their error class."""
+    rows = connection.execute(
+        select(dispatch.c.destination, dispatch.c.error_code)
+        .where(dispatch.c.delivery_id == delivery_id, dispatch.c.state != DispatchState.CONFIRMED)
+        .distinct()
+        .order_by(dispatch.c.destination)
+    )
+    return ", ".join(f"{row.destination}: {row.error_code or 'not sent'}" for row in rows) or None
+
+
+def _give_back(connection: Connection, delivery_id: int) -> int:
+    """Return the included leads to the queue, unless they never left it."""
+    released = (
+        update(delivery_lead)
+        .where(delivery_lead.c.delivery_id == delivery_id, delivery_lead.c.outcome == LeadOutcome.INCLUDED)
+        .values(outcome=LeadOutcome.RELEASED, live_copy=None)
+    )
+    count = connection.execute(released).rowcount
+    back = (
+        select(delivery_lead.c.batch_no, lead.c.id, lead.c.received_at)
+        .join_from(delivery_lead, lead, lead.c.id == delivery_lead.c.lead_id)
+        .join(delivery, delivery.c.id == delivery_lead.c.delivery_id)
+        .where(
+            delivery_lead.c.delivery_id == delivery_id,
+            delivery_lead.c.outcome == LeadOutcome.RELEASED,
+            ~delivery.c.keeps_queue,
+        )
+    )
+    connection.execute(insert(pending).from_select(["batch_no", "lead_id", "received_at"], back))
+    return count
+
+
+def recover_stale(database: Database) -> list[int]:
+    """Give back the leads of deliveries that nobody works on any more; return the deliveries' ids.
+
+    A delivery is stale when its lease is over. It is left alone while one of its dispatches is `sending`,
+    `unknown` or `confirmed`: those must be looked up or settled first, lest a lead travels twice.
+    """
+    in_doubt = [DispatchState.SENDING, DispatchState.UNKNOWN, DispatchState.CONFIRMED]
+    doubtful = select(literal(1)).where(
+        dispatch.c.delivery_id == delivery.c.id, dispatch.c.state.in_(in_doubt)
+    )
+    stale = (
+        select(delivery.c.id)
+        .where(
+            delivery.c.state.in_([DeliveryState.CLAIMED, DeliveryState.RENDERED]),
+            delivery.c.lease_until < func.now(),
+            ~doubtful.exists(),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    with database.transaction() as connection:
+        ids = list(connection.scalars(stale))
+        for delivery_id in ids:
+            _give_back(connection, delivery_id)
+            reason = "nobody worked on it any more; its lease was over"
+            _move(connection, delivery_id, DeliveryState.FAILED, reason=reason, ends=True)
+    return ids
+
+
+def resolve(
+    database: Database, dispatch_id: int, outcome: DispatchState, *, actor: str, reason: str
+) -> Settlement:
+    """Say for an `unknown` dispatch whether it arrived, and settle its delivery.
+
+    Args:
+        database: the lead store.
+        dispatch_id: the dispatch that waits for a person.
+        outcome: CONFIRMED or FAILED.
+        actor: who says so.
+        reason: how they know; stored.
+
+    Raises:
+        StoreError: there is no such dispatch, or it is not `unknown`.
+    """
+    receipt = {"location": "confirmed by a person", "details": {"actor": actor, "reason": reason}}
+    with database.transaction() as connection:
+        row = connection.execute(
+            select(dispatch).where(dispatch.c.id == dispatch_id, dispatch.c.state == DispatchState.UNKNOWN)
+        ).one_or_none()
+        if row is None:
+            raise StoreError(f"Dispatch {dispatch_id} is not waiting for a decision")
+        connection.execute(
+            update(dispatch)
+            .where(dispatch.c.delivery_id == row.delivery_id, dispatch.c.parcel_key == row.parcel_key)
+            .values(
+                state=outcome,
+                receipt=receipt if outcome is DispatchState.CONFIRMED else None,
+                updated_at=func.now(),
+            )
+        )
+        record(
+            connection,
+            actor=actor,
+            action=f"dispatch.{outcome}",
+            subject=f"dispatch {dispatch_id}",
+            detail={"reason": reason, "parcel_key": row.parcel_key},
+        )
+    return settle(database, row.delivery_id)
+
+
+def _lock(connection: Connection, delivery_id: int, allowed: set[DeliveryState]) -> DeliveryState:
+    """Lock a delivery until the transaction ends and return its state, which must be one of `allowed`."""
+    row: Row[Any] | None = connection.execute(
+        select(delivery.c.state).where(delivery.c.id == delivery_id).with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise StoreError(f"There is no delivery {delivery_id}")
+    state: DeliveryState = row.state
+    if state not in allowed:
+        raise StoreError(
+            f"Delivery {delivery_id} is {state} and can go no further",
+            hint="Its leads are back in the queue or already delivered; clear the whole run, extract included, for a new departure",
+        )
+    return state
+
+
+def _move(
+    connection: Connection,
+    delivery_id: int,
+    target: DeliveryState,
+    *,
+    reason: str | None = None,
+    ends: bool = False,
+) -> None:
+    values: dict[str, Any] = {"state": target}
+    if ends:
+        values |= {"reason": reason, "settled_at": func.now()}
+    connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(values))
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
