@@ -12,8 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, LiteralString, Self
-from typing import cast as cast_type
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -268,13 +267,11 @@ class Rule(Condition):
     )
 
 
-def _unknown(key: str, *, known: Sequence[str]) -> LiteralString:
+def _unknown(key: str, *, known: Sequence[str]) -> str:
     near = _OTHER_WORDS.get(key) or next(iter(difflib.get_close_matches(key, known, n=1)), None)
     hint = f"; did you mean {near!r}?" if near else ""
     shown = key[:40].replace("{", "(").replace("}", ")")
-    return cast_type(
-        "LiteralString", f"{shown!r} is no operator or key of a rule; allowed: {', '.join(known)}{hint}"
-    )
+    return f"{shown!r} is no operator or key of a rule; allowed: {', '.join(known)}{hint}"
 
 
 def _depth(condition: Condition) -> int:
