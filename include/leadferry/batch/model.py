@@ -62,17 +62,27 @@ class Recipient(_Model):
     id: str = Field(pattern=ID_PATTERN)
     name: str
     contacts: list[Contact] = []
-    timezone: Zone | None = Field(default=None, description="Time zone of the recipient's batches unless they say otherwise.")
+    timezone: Zone | None = Field(
+        default=None, description="Time zone of the recipient's batches unless they say otherwise."
+    )
     locale: str = Field(default="en_US", description="Language and country, for names of months and days.")
-    allowed_fields: list[str] | None = Field(default=None, description="The only lead fields that this recipient may get; all when left out.")
-    notes: str = Field(default="", description="Delivery requirements and preferences; shown on the DAG's page.")
+    allowed_fields: list[str] | None = Field(
+        default=None, description="The only lead fields that this recipient may get; all when left out."
+    )
+    notes: str = Field(
+        default="", description="Delivery requirements and preferences; shown on the DAG's page."
+    )
 
 
 class Conditions(_Model):
     """What must hold before a departure takes leads."""
 
-    min_leads: int = Field(default=0, ge=0, description="Fewest leads worth a departure; fewer stay in the queue.")
-    max_wait: Duration | None = Field(default=None, description="Depart below the minimum once the oldest lead has waited this long.")
+    min_leads: int = Field(
+        default=0, ge=0, description="Fewest leads worth a departure; fewer stay in the queue."
+    )
+    max_wait: Duration | None = Field(
+        default=None, description="Depart below the minimum once the oldest lead has waited this long."
+    )
 
 
 class Select(_Model):
@@ -80,9 +90,12 @@ class Select(_Model):
 
     rules: list[Rule] = []
     order: Literal["oldest", "newest", "random"] = "oldest"
-    limit: int | None = Field(default=None, ge=1, description="Most leads in one delivery; the rest stay in the queue.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Most leads in one delivery; the rest stay in the queue."
+    )
     received_from: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
-        default=None, description="A new batch collects leads received from this day on (in the batch's zone); all when left out."
+        default=None,
+        description="A new batch collects leads received from this day on (in the batch's zone); all when left out.",
     )
 
     @model_validator(mode="after")
@@ -90,7 +103,9 @@ class Select(_Model):
         names = [rule.name for rule in self.rules]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two rules have the name {name!r}; a withheld lead names its rule, so names must differ")
+                raise ValueError(
+                    f"two rules have the name {name!r}; a withheld lead names its rule, so names must differ"
+                )
         return self
 
 
@@ -98,7 +113,9 @@ class OutputFile(_Model):
     """One file that is rendered from the claimed leads."""
 
     id: str = Field(default="leads", pattern=ID_PATTERN)
-    name: str = Field(description="Template of the file name, for example {{ batch.id }}_{{ delivery.date }}.csv")
+    name: str = Field(
+        description="Template of the file name, for example {{ batch.id }}_{{ delivery.date }}.csv"
+    )
     format: Format
 
 
@@ -122,14 +139,18 @@ class Notify(_Model):
 class Batch(_Model):
     """One scheduled delivery: `config/batches/<id>.yaml`, one DAG `batch_<id>`."""
 
-    id: str = Field(pattern=ID_PATTERN, max_length=200, description="The file's name; not written in the file.")
+    id: str = Field(
+        pattern=ID_PATTERN, max_length=200, description="The file's name; not written in the file."
+    )
     name: str = Field(min_length=1, max_length=200)
     description: str = Field(default="", max_length=2000)
     notes: str = Field(default="", description="Anything the operator should know; shown on the DAG's page.")
     recipient: Recipient
     flows: list[str] = Field(min_length=1, description="The flows whose leads this batch delivers.")
     tags: list[str] = []
-    enabled: bool = Field(default=True, description="Whether the DAG starts unpaused when Airflow first sees it.")
+    enabled: bool = Field(
+        default=True, description="Whether the DAG starts unpaused when Airflow first sees it."
+    )
     timezone: Zone = "UTC"
     schedule: Schedule
     conditions: Conditions = Conditions()
@@ -142,7 +163,9 @@ class Batch(_Model):
     files: list[OutputFile] = Field(min_length=1)
     destinations: list[Destination] = Field(min_length=1)
     retry: Retry = Retry()
-    priority: int = Field(default=1, ge=1, le=1000, description="A higher number departs first when slots are scarce.")
+    priority: int = Field(
+        default=1, ge=1, le=1000, description="A higher number departs first when slots are scarce."
+    )
     claim_lease: Duration = Field(
         default=timedelta(hours=6),
         description="How long a delivery that nobody works on keeps its leads before they go back to the queue.",
@@ -177,7 +200,9 @@ class Batch(_Model):
         for destination in self.destinations:
             for wanted in destination.files or []:
                 if wanted not in known:
-                    raise ValueError(f"destination {destination.id!r} wants file {wanted!r}; there is {sorted(known)}")
+                    raise ValueError(
+                        f"destination {destination.id!r} wants file {wanted!r}; there is {sorted(known)}"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -188,5 +213,7 @@ class Batch(_Model):
         for field in self.fields:
             for source in field.sources:
                 if source not in allowed:
-                    raise ValueError(f"field {source!r} is not among recipient {self.recipient.id!r}'s allowed_fields")
+                    raise ValueError(
+                        f"field {source!r} is not among recipient {self.recipient.id!r}'s allowed_fields"
+                    )
         return self

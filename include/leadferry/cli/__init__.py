@@ -9,9 +9,11 @@ import sys
 
 import typer
 
+from leadferry.cli import config
 from leadferry.errors import LeadferryError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Scheduled lead delivery on Apache Airflow.")
+app.add_typer(config.app)
 
 
 def main() -> None:

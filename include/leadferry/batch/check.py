@@ -1,0 +1,165 @@
+"""Everything that can be said about the files under `config/` without a database, a server or Airflow.
+
+Problems keep a batch from existing. Hints are things that are allowed and yet mostly not meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from leadferry.batch.explain import Layer, explain, locate
+from leadferry.batch.load import BATCHES, RECIPIENTS, ConfigReader, batch_ids, recipient_files
+from leadferry.batch.model import Batch, Recipient
+from leadferry.batch.problems import BatchFileError, Problem
+from leadferry.batch.problems import Path as KeyPath
+
+
+@dataclass
+class Report:
+    """What a check found."""
+
+    checked: list[str]
+    """Ids of the batches that were looked at."""
+    batches: list[Batch] = field(default_factory=list)
+    """Those that can be loaded."""
+    problems: list[Problem] = field(default_factory=list)
+    """What must be corrected; a fault of a shared file is told once."""
+    hints: list[Problem] = field(default_factory=list)
+    """What should be looked at."""
+
+    @property
+    def broken(self) -> list[str]:
+        """Ids of the batches that cannot be loaded."""
+        fine = {batch.id for batch in self.batches}
+        return [batch_id for batch_id in self.checked if batch_id not in fine]
+
+
+def check(config: Path, *, only: str | None = None) -> Report:
+    """Check the whole folder, or one batch with the files that it inherits from.
+
+    Args:
+        config: see `leadferry.batch.load.config_folder`.
+        only: id of the one batch; its name is still compared with the names of all others.
+    """
+    reader = ConfigReader(config)
+    report = Report(checked=[only] if only else batch_ids(config))
+    found: list[Problem] = []
+    for batch_id in report.checked:
+        try:
+            report.batches.append(reader.load(batch_id))
+        except BatchFileError as error:
+            found += error.problems
+    if only is None:
+        found += _unused_recipients(reader, report.batches)
+        report.hints += _unread_files(reader)
+    report.hints += _hints(reader, report)
+    report.problems = _ordered([*found, *_naming_problem(reader)])
+    report.hints = _ordered(report.hints)
+    return report
+
+
+def _ordered(problems: list[Problem]) -> list[Problem]:
+    return sorted(dict.fromkeys(problems), key=lambda one: (one.file, one.line, one.column or 0))
+
+
+def _naming_problem(reader: ConfigReader) -> Iterator[Problem]:
+    try:
+        reader.naming()
+    except BatchFileError as error:
+        yield from error.problems
+
+
+def _unused_recipients(reader: ConfigReader, batches: list[Batch]) -> Iterator[Problem]:
+    """Check the recipients that no batch has made us read."""
+    used = {batch.recipient.id for batch in batches}
+    for file in recipient_files(reader.config):
+        if file.stem in used:
+            continue
+        try:
+            read = reader.read(file)
+            yield from read.problems
+            about = {key: value for key, value in read.data.items() if key != "batch"}
+            Recipient.model_validate({**about, "id": file.stem})
+        except BatchFileError as error:
+            yield from error.problems
+        except ValidationError as error:
+            yield from explain(error, [Layer(file=read)], Recipient)
+
+
+def _unread_files(reader: ConfigReader) -> Iterator[Problem]:
+    """Point out files that look like config and are never read."""
+    for folder in (BATCHES, RECIPIENTS):
+        for file in sorted((reader.config / folder).glob("*/**/*.y*ml")):
+            yield Problem(
+                file=reader.shown(file), line=1, text=f"not read: only files directly in {folder}/ are"
+            )
+    for file in sorted((reader.config / RECIPIENTS).glob("*.yml")):
+        yield Problem(file=reader.shown(file), line=1, text=f"not read: rename it to {file.stem}.yaml")
+
+
+def _hints(reader: ConfigReader, report: Report) -> Iterator[Problem]:
+    try:
+        pattern = reader.naming()
+    except BatchFileError:
+        pattern = None
+    for batch in report.batches:
+        if pattern and re.search(pattern, batch.name) is None:
+            yield _hint(reader, batch, ("name",), f"{batch.name!r} does not fit the naming pattern {pattern}")
+        yield from _same_names(reader, batch)
+        for path, text in _doubts(batch):
+            yield _hint(reader, batch, path, text)
+
+
+def _same_names(reader: ConfigReader, batch: Batch) -> Iterator[Problem]:
+    twins = [other for other in _names(reader)[_folded(batch.name)] if other != batch.id]
+    if twins:
+        files = ", ".join(f"{reader.shown(reader.config / BATCHES / other)}.yaml" for other in twins)
+        yield _hint(
+            reader, batch, ("name",), f"the name differs at most in case and spaces from that of {files}"
+        )
+
+
+def _names(reader: ConfigReader) -> dict[str, list[str]]:
+    """Return the ids of the batches by their folded names, as far as the files can be read."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for batch_id in batch_ids(reader.config):
+        try:
+            name = reader.read(reader.config / BATCHES / f"{batch_id}.yaml").data.get("name")
+        except BatchFileError:
+            continue
+        names[_folded(str(name))].append(batch_id)
+    return names
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def _doubts(batch: Batch) -> Iterator[tuple[KeyPath, str]]:
+    if not batch.description:
+        yield ("description",), "a description would help whoever looks at the DAG"
+    if not batch.select.rules:
+        yield ("select", "rules"), "no rules: every lead of these flows is delivered"
+    if not batch.recipient.contacts:
+        yield ("recipient", "contacts"), "nobody to call at the recipient when a delivery fails"
+    for index, file in enumerate(batch.files):
+        if "delivery." not in file.name:
+            told = "the same name every time: the second delivery will conflict with the first; use {{ delivery.number }}"
+            yield ("files", index, "name"), told
+
+
+def _hint(reader: ConfigReader, batch: Batch, path: KeyPath, text: str) -> Problem:
+    layer, exists = locate(path, reader.merge(batch.id).layers)
+    below = path[len(layer.at) :]
+    return Problem(
+        file=layer.file.shown,
+        line=layer.file.line((*layer.start, *exists[len(layer.at) :])),
+        path=(*layer.start, *below),
+        text=text,
+    )
