@@ -64,10 +64,6 @@ class Email(DestinationBase):
         default=None, description="Address in From; the connection's `from_email` or login when left out."
     )
     reply_to: Address | None = Field(default=None, description="Where answers go, when not to the sender.")
-    ca_file: str | None = Field(
-        default=None,
-        description="PEM file of the authority that signed the server's certificate, when not a public one.",
-    )
     allow_plaintext: bool = Field(default=False, description="Send without TLS; needs `plaintext_reason`.")
     plaintext_reason: str | None = Field(
         default=None, description="Why a connection without TLS is acceptable here."
@@ -141,8 +137,8 @@ def _hook(destination: Email) -> SmtpHook:
             return super().smtp_starttls and not self.use_ssl
 
         def _build_ssl_context(self) -> ssl.SSLContext:
-            # The hook knows only public authorities, or no check at all.
-            return ssl.create_default_context(cafile=destination.ca_file)
+            # The hook knows only public authorities, or no check at all; a private one is named by the connection.
+            return ssl.create_default_context(cafile=self.conn.extra_dejson.get("ca_file"))
 
         def _build_client(self) -> smtplib.SMTP:
             # Here and not later: the hook logs in right after connecting.
@@ -287,7 +283,8 @@ class EmailSession(Session):
         return message
 
 
-_POLICY: EmailPolicy[EmailMessage] = EmailPolicy(linesep="\r\n")
+# Not every server on the way takes bytes above 127; seven bits pass everywhere.
+_POLICY: EmailPolicy[EmailMessage] = EmailPolicy(linesep="\r\n", cte_type="7bit")
 
 
 def _html(template: str, parcel: Parcel) -> str:

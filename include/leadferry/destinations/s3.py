@@ -7,6 +7,7 @@ replace. Stores that do not know that header get a look before the upload instea
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -143,8 +144,9 @@ class S3Session(Session):
 
     def _deliver(self, key: str, parcel: Parcel) -> Receipt:
         # Read once in full first: bytes that are not the rendered ones must not become an object.
-        for _ in parcel.file.blocks():
-            pass
+        md5 = hashlib.md5(usedforsecurity=False)
+        for block in parcel.file.blocks():
+            md5.update(block)
         try:
             with faults.aws(self._where(key)):
                 put = self._put(key, parcel, conditional=True)
@@ -154,7 +156,7 @@ class S3Session(Session):
             raise
         except (TransferInterruptedError, ConnectTimeoutError, DestinationBusyError) as cut:
             return self._after_cut(key, parcel.file, cut)
-        return self._uploaded(key, parcel.file, put)
+        return self._uploaded(key, parcel.file, put, md5=md5.hexdigest())
 
     def _put(self, key: str, parcel: Parcel, *, conditional: bool) -> dict[str, Any]:
         from botocore.exceptions import ClientError
@@ -200,37 +202,59 @@ class S3Session(Session):
             raise cut
         return receipt
 
-    def _uploaded(self, key: str, file: OutgoingFile, put: dict[str, Any]) -> Receipt:
-        """Compare what the store says it has with what was sent."""
+    def _uploaded(self, key: str, file: OutgoingFile, put: dict[str, Any], *, md5: str) -> Receipt:
+        """Compare what the store has with what was sent; not every store checks our SHA-256 as Amazon does."""
         try:
             with faults.aws(self._where(key)):
-                head = self._head(key)
+                receipt = self._standing(key, file, md5=md5)
         except AccessDeniedError:
-            # May write but not look. The store compared the bytes with our SHA-256 before it answered.
+            # May write but not look.
             details = {
                 "etag": put.get("ETag"),
                 "version": put.get("VersionId"),
-                "verified": "checksum of the upload",
+                "verified": "answer to the upload",
             }
             return Receipt(location=self._url(key), details=details)
-        if head is None or head["ContentLength"] != file.size:
-            raise TransferInterruptedError(f"{self._where(key)}: the store does not have what was sent")
-        if (seen := _checksum(head)) not in (None, file.sha256):
-            raise TransferInterruptedError(f"{self._where(key)}: the store has other bytes than were sent")
-        return self._receipt(key, head, sha256=seen, verified="checksum of the store" if seen else "size")
+        except NameConflictError:
+            raise TransferInterruptedError(
+                f"{self._where(key)}: the store has other bytes than were sent"
+            ) from None
+        if receipt is None:
+            raise TransferInterruptedError(
+                f"{self._where(key)}: the store does not have what it said it took"
+            )
+        return receipt
 
-    def _standing(self, key: str, file: OutgoingFile) -> Receipt | None:
-        """Look at what stands under the key: nothing, this file, or something else."""
+    def _standing(self, key: str, file: OutgoingFile, *, md5: str | None = None) -> Receipt | None:
+        """Look at what stands under the key: nothing, this file, or something else.
+
+        Args:
+            key: where to look.
+            file: what should be there.
+            md5: of the file, when known; an equal ETag saves reading the object back.
+        """
         head = self._head(key)
         if head is None:
             return None
-        seen, verified = _checksum(head), "checksum of the store"
-        if head["ContentLength"] == file.size and seen is None:
-            body = self._client.get_object(Bucket=self._destination.bucket, Key=key)["Body"]
-            seen, verified = digest(body), "read back"
+        verified, seen = self._evidence(key, file, head, md5=md5)
         if head["ContentLength"] != file.size or seen != file.sha256:
             raise NameConflictError(f"{self._where(key)}: something else already stands under this key")
-        return self._receipt(key, head, sha256=seen, verified=verified)
+        details = {"etag": head.get("ETag"), "version": head.get("VersionId"), "verified": verified}
+        return Receipt(location=self._url(key), size=file.size, sha256=seen, details=details)
+
+    def _evidence(
+        self, key: str, file: OutgoingFile, head: dict[str, Any], *, md5: str | None
+    ) -> tuple[str, str | None]:
+        """Return how the object's bytes are known, and their SHA-256."""
+        if head["ContentLength"] != file.size:
+            return "size", None
+        if (checksum := _checksum(head)) is not None:
+            return "checksum of the store", checksum
+        # An ETag is the MD5 only without KMS encryption and multipart, so it may prove but not disprove.
+        if md5 is not None and head.get("ETag", "").strip('"') == md5:
+            return "ETag is the MD5", file.sha256
+        body = self._client.get_object(Bucket=self._destination.bucket, Key=key)["Body"]
+        return "read back", digest(body)
 
     def _head(self, key: str) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
@@ -247,10 +271,6 @@ class S3Session(Session):
 
     def _url(self, key: str) -> str:
         return f"s3://{self._destination.bucket}/{key}"
-
-    def _receipt(self, key: str, head: dict[str, Any], *, sha256: str | None, verified: str) -> Receipt:
-        details = {"etag": head.get("ETag"), "version": head.get("VersionId"), "verified": verified}
-        return Receipt(location=self._url(key), size=head["ContentLength"], sha256=sha256, details=details)
 
 
 def _checksum(head: dict[str, Any]) -> str | None:

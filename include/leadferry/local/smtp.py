@@ -1,0 +1,235 @@
+"""A buyer's mail server for the try-out and the tests: `python -m leadferry.local.smtp --root DIR --state DIR`.
+
+It wants STARTTLS and a login, and keeps every message as one `.eml` file in its inbox.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hmac
+import ipaddress
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from leadferry.local.background import AsyncReceiver, private_folder, serve
+
+HOST = "127.0.0.1"
+
+
+class Inbox:
+    """What happens to messages: each becomes a file, named by the order of arrival.
+
+    The names of the methods are aiosmtpd's.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: ARG002, N802
+        """Store the message with its envelope, then say yes."""
+        return self.keep(envelope)
+
+    def keep(self, envelope: Envelope) -> str:
+        """Write the message to the inbox, complete or not at all, and return the answer to it."""
+        number = len(self.messages()) + 1
+        recipients = ", ".join(envelope.rcpt_tos)
+        head = f"X-Envelope-From: {envelope.mail_from}\r\nX-Envelope-To: {recipients}\r\n"
+        content = envelope.content or b""
+        unfinished = self.root / f".{number:04}.part"
+        unfinished.write_bytes(head.encode() + (content.encode() if isinstance(content, str) else content))
+        unfinished.rename(self.root / f"{number:04}.eml")
+        return f"250 2.0.0 Ok: queued as {number:04}"
+
+    def messages(self) -> list[Path]:
+        """Return the files of all messages, in the order of arrival."""
+        return sorted(self.root.glob("*.eml"))
+
+
+class SmtpReceiver(AsyncReceiver):
+    """A mail server on 127.0.0.1 with STARTTLS and a certificate of an authority of its own.
+
+    Args:
+        inbox: what keeps the messages; tests hand in inboxes that refuse.
+        state: where the authority's certificate and the server's key stay.
+        passwords: password by user name.
+        port: 0 takes a free one.
+        tls: whether STARTTLS is offered, and wanted before anything else.
+        largest: bytes that a message may have.
+        server: the protocol; tests hand in servers that misbehave.
+    """
+
+    def __init__(  # noqa: PLR0913  (all by keyword, most with a default)
+        self,
+        *,
+        inbox: Inbox,
+        state: Path,
+        passwords: Mapping[str, str],
+        port: int = 0,
+        tls: bool = True,
+        largest: int = 32 * 1024 * 1024,
+        server: type[SMTP] = SMTP,
+    ) -> None:
+        self.inbox = inbox
+        self.passwords = dict(passwords)
+        self.port = port
+        self.ca_file = certificates(private_folder(state))
+        self._state = state
+        self._tls = tls
+        self._largest = largest
+        self._protocol = server
+
+    async def listen(self) -> None:
+        """Start the server."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._state / "smtp.pem", self._state / "smtp.key")
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: self._connection(context, loop), HOST, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _connection(self, context: ssl.SSLContext, loop: asyncio.AbstractEventLoop) -> SMTP:
+        return self._protocol(
+            self.inbox,
+            hostname="localhost",
+            data_size_limit=self._largest,
+            enable_SMTPUTF8=True,
+            tls_context=context if self._tls else None,
+            require_starttls=self._tls,
+            auth_required=bool(self.passwords),
+            auth_require_tls=self._tls,
+            authenticator=self._authenticate,
+            loop=loop,
+        )
+
+    def _authenticate(
+        self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any
+    ) -> AuthResult:
+        if not isinstance(data, LoginPassword):
+            return AuthResult(success=False, handled=False)
+        expected = self.passwords.get(data.login.decode())
+        return AuthResult(
+            success=expected is not None and hmac.compare_digest(expected.encode(), data.password),
+            handled=False,
+        )
+
+    async def close(self) -> None:
+        """Stop listening; open connections end with the loop."""
+        self._server.close()
+        await self._server.wait_closed()
+
+    def announcement(self) -> dict[str, Any]:
+        """Say the port, the authority's certificate, and the Airflow connection of the first user."""
+        user, password = next(iter(self.passwords.items()), (None, None))
+        extra = {
+            "disable_ssl": True,
+            "disable_tls": not self._tls,
+            "from_email": "ferry@leadferry.example",
+            "ca_file": str(self.ca_file),
+        }
+        connection = {
+            "conn_type": "smtp",
+            "host": "localhost",
+            "port": self.port,
+            "login": user,
+            "password": password,
+            "extra": extra,
+        }
+        return {"port": self.port, "ca_file": str(self.ca_file), "connection": connection}
+
+
+def certificates(state: Path) -> Path:
+    """Make an authority and the server's certificate the first time; return the authority's PEM file."""
+    ca_file = state / "ca.pem"
+    if not ca_file.exists():
+        authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        authority = _certificate(
+            "Leadferry try-out authority", key=authority_key, signed_by=authority_key, issuer=None
+        )
+        server = _certificate("localhost", key=key, signed_by=authority_key, issuer=authority)
+        (state / "smtp.key").touch(mode=0o600)
+        pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+        (state / "smtp.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, none))
+        (state / "smtp.pem").write_bytes(server.public_bytes(pem))
+        ca_file.write_bytes(authority.public_bytes(pem))
+    return ca_file.resolve()
+
+
+def _certificate(
+    name: str,
+    *,
+    key: ec.EllipticCurvePrivateKey,
+    signed_by: ec.EllipticCurvePrivateKey,
+    issuer: x509.Certificate | None,
+) -> x509.Certificate:
+    """Make a certificate that is good for ten years; without an issuer, an authority's own."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    today = datetime.now(UTC)
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=issuer is None,
+        crl_sign=issuer is None,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    building = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signed_by.public_key()), critical=False
+        )
+    )
+    if issuer is not None:
+        names: list[x509.GeneralName] = [
+            x509.DNSName("localhost"),
+            x509.IPAddress(ipaddress.ip_address(HOST)),
+        ]
+        building = building.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        building = building.add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
+    return building.sign(signed_by, hashes.SHA256())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the receiver until it is told to stop."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="the inbox")
+    parser.add_argument("--state", type=Path, required=True, help="where the certificates stay")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--user", default="leadferry")
+    parser.add_argument(
+        "--password", default="leadferry", help="guards a server that only this machine can reach"
+    )
+    chosen = parser.parse_args(arguments)
+    inbox = Inbox(chosen.root)
+    serve(
+        SmtpReceiver(
+            inbox=inbox, state=chosen.state, port=chosen.port, passwords={chosen.user: chosen.password}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
