@@ -17,6 +17,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import TypeAliasType
 
+from leadferry.batch.model import ID_PATTERN
 from leadferry.batch.problems import Path, Problem, did_you_mean
 from leadferry.batch.secret_literals import is_secret_key, redact
 from leadferry.batch.yaml_file import YamlFile, child
@@ -43,16 +44,21 @@ _TYPE_NAMES = {
 }
 """What was expected, for the faults that say nothing but 'another type was expected'."""
 
+_PATTERNS = {ID_PATTERN: "be lower case letters, digits and _, starting with a letter"}
+"""Patterns that can be said in words."""
+
 _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "greater_than_equal": lambda limit: f"must be at least {limit['ge']}",
-    "greater_than": lambda limit: f"must be more than {limit['gt']}",
-    "less_than_equal": lambda limit: f"must be at most {limit['le']}",
-    "less_than": lambda limit: f"must be less than {limit['lt']}",
+    "greater_than_equal": lambda limit: f"must be at least {limit['ge']:g}",
+    "greater_than": lambda limit: f"must be more than {limit['gt']:g}",
+    "less_than_equal": lambda limit: f"must be at most {limit['le']:g}",
+    "less_than": lambda limit: f"must be less than {limit['lt']:g}",
     "too_short": lambda limit: f"needs at least {_count(limit['min_length'], 'item')}",
     "too_long": lambda limit: f"may have at most {_count(limit['max_length'], 'item')}",
     "string_too_short": lambda limit: f"needs at least {_count(limit['min_length'], 'character')}",
     "string_too_long": lambda limit: f"may have at most {_count(limit['max_length'], 'character')}",
-    "string_pattern_mismatch": lambda limit: f"must match {limit['pattern']}",
+    "string_pattern_mismatch": lambda limit: (
+        f"must {_PATTERNS.get(limit['pattern'], 'match ' + limit['pattern'])}"
+    ),
 }
 
 
@@ -92,12 +98,16 @@ def explain(
         error: from validating the merged configuration.
         layers: the files it was merged from, the strongest first.
         model: what it was validated as; knows which keys are allowed where.
-        complete: whether all files could be read; otherwise a key that is missing may stand in one of the others,
-            and is not told.
+        complete: whether all files could be read; otherwise a key that is missing may stand in one of the others
+            (unless it belongs into an item of a list: those are not merged), and is not told.
     """
     found: dict[_Place, list[ErrorDetails]] = {}
     for one in error.errors(include_url=False):
-        if one["type"] == "missing" and not complete:
+        if (
+            not complete
+            and one["type"] == "missing"
+            and not any(isinstance(part, int) for part in one["loc"])
+        ):
             continue
         found.setdefault(_place(one, layers), []).append(one)
     places = {place.path for place in found}
@@ -172,7 +182,7 @@ def _tell(place: _Place, faults: list[ErrorDetails], model: type[BaseModel]) -> 
     real = [one for one in faults if one["type"] not in _TYPE_NAMES]
     if not real:
         names = list(dict.fromkeys(_TYPE_NAMES[one["type"]] for one in faults))
-        yield _problem(place, f"must be {' or '.join(names)}{_type_hint(names, faults[0]['input'])}")
+        yield _problem(place, f"must be {_joined(names)}{_type_hint(names, faults[0]['input'])}")
         return
     for one in real:
         if one["type"] in ("missing", "union_tag_not_found"):
@@ -200,6 +210,12 @@ def _text(fault: ErrorDetails) -> str:
         return _LIMITS[fault["type"]](context) + _is(fault)
     text = str(context["error"]) if fault["type"] == "value_error" else fault["msg"]
     return text[:1].lower() + text[1:] + (_is(fault) if text.startswith("must ") else "")
+
+
+def _joined(names: list[str]) -> str:
+    if "a number" in names and "a whole number" in names:
+        names = [name for name in names if name != "a whole number"]
+    return ", ".join(names[:-1]) + " or " + names[-1] if len(names) > 1 else names[0]
 
 
 def _not_known(value: Any, allowed: Sequence[str]) -> str:
@@ -241,16 +257,10 @@ def _missing_text(fault: ErrorDetails, key: str | int, model: type[BaseModel]) -
 
 def _unknown_key_text(fault: ErrorDetails, model: type[BaseModel]) -> str:
     location, key = fault["loc"][:-1], str(fault["loc"][-1])
-    allowed = sorted(
-        {name for found in _models(model, location) for name in _keys(found)} - {"id"} | _ids(location)
-    )
+    unwritten = {"id"} if location in ((), ("recipient",)) else set()  # their id is the file's name
+    allowed = sorted({name for found in _models(model, location) for name in _keys(found)} - unwritten)
     near = did_you_mean(key, allowed) or _elsewhere(model, key, location)
     return f"this key is not known here; allowed: {', '.join(allowed)}{near}"
-
-
-def _ids(location: Path) -> set[str]:
-    """Items of lists carry their id; a batch and a recipient have the name of their file instead."""
-    return {"id"} if any(isinstance(part, int) for part in location) else set()
 
 
 def _elsewhere(model: type[BaseModel], key: str, location: Path) -> str:

@@ -11,12 +11,14 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from leadferry.destinations import Destination
 from leadferry.formats import Format
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import Rule
 from leadferry.schedule import Schedule, Zone
+from leadferry.templates import FileNameTemplate
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -41,6 +43,11 @@ Duration = Annotated[
     PlainSerializer(_write_duration, return_type=str),
 ]
 """A length of time as people write it: `90s`, `15m`, `2h`, `3d`."""
+
+
+def _blame(*at: str | int, text: str) -> PydanticCustomError:
+    """Make the error of a check of several keys; `at` is the path, from the model that checks, to the one to correct."""
+    return PydanticCustomError("contradiction", "{text}", {"text": text, "at": at})
 
 
 class _Model(BaseModel):
@@ -101,11 +108,12 @@ class Select(_Model):
     @model_validator(mode="after")
     def _rule_names_differ(self) -> Self:
         names = [rule.name for rule in self.rules]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                told = (
                     f"two rules have the name {name!r}; a withheld lead names its rule, so names must differ"
                 )
+                raise _blame("rules", index, "name", text=told)
         return self
 
 
@@ -113,7 +121,7 @@ class OutputFile(_Model):
     """One file that is rendered from the claimed leads."""
 
     id: str = Field(default="leads", pattern=ID_PATTERN)
-    name: str = Field(
+    name: FileNameTemplate = Field(
         description="Template of the file name, for example {{ batch.id }}_{{ delivery.date }}.csv"
     )
     format: Format
@@ -184,25 +192,25 @@ class Batch(_Model):
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
-        for what, ids in (
-            ("files", [file.id for file in self.files]),
-            ("destinations", [destination.id for destination in self.destinations]),
-            ("fields", [field.to for field in self.fields]),
+        for what, key, ids in (
+            ("files", "id", [file.id for file in self.files]),
+            ("files", "name", [file.name for file in self.files]),
+            ("destinations", "id", [destination.id for destination in self.destinations]),
+            ("fields", "to", [field.to for field in self.fields]),
         ):
-            for one in ids:
-                if ids.count(one) > 1:
-                    raise ValueError(f"{one!r} stands twice in {what}")
+            for index, one in enumerate(ids):
+                if one in ids[:index]:
+                    raise _blame(what, index, key, text=f"{one!r} stands twice in {what}")
         return self
 
     @model_validator(mode="after")
     def _destinations_know_their_files(self) -> Self:
         known = {file.id for file in self.files}
-        for destination in self.destinations:
-            for wanted in destination.files or []:
+        for index, destination in enumerate(self.destinations):
+            for position, wanted in enumerate(destination.files or []):
                 if wanted not in known:
-                    raise ValueError(
-                        f"destination {destination.id!r} wants file {wanted!r}; there is {sorted(known)}"
-                    )
+                    told = f"there is no file {wanted!r}; known: {', '.join(sorted(known))}"
+                    raise _blame("destinations", index, "files", position, text=told)
         return self
 
     @model_validator(mode="after")
@@ -210,10 +218,9 @@ class Batch(_Model):
         if self.recipient.allowed_fields is None:
             return self
         allowed = set(self.recipient.allowed_fields)
-        for field in self.fields:
+        for index, field in enumerate(self.fields):
             for source in field.sources:
                 if source not in allowed:
-                    raise ValueError(
-                        f"field {source!r} is not among recipient {self.recipient.id!r}'s allowed_fields"
-                    )
+                    told = f"{source!r} is not among the allowed_fields of recipient {self.recipient.id!r}"
+                    raise _blame("fields", index, text=told)
         return self

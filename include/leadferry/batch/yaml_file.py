@@ -330,6 +330,8 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, shown: str) -> Probl
     lines = text.splitlines()
     rest = lines[line][column:] if line < len(lines) else ""
     told = next((plain for theirs, plain in _PLAIN_WORDS if theirs in (error.problem or "")), None)
+    if told and "{{" in (lines[line] if line < len(lines) else ""):
+        told += "; a value with {{ … }} needs quotes"
     if "cannot start any token" in (error.problem or ""):
         if rest.startswith("\t"):
             told = "a tab stands where only spaces may be; indent with spaces"
