@@ -21,7 +21,7 @@ HORIZON = 800
 """Days without a departure after which a schedule counts as ended; more than two years, for yearly schedules."""
 
 _FIRST = datetime(2, 1, 1, tzinfo=UTC)
-_LAST = datetime(9998, 1, 1, tzinfo=UTC)
+_LAST = datetime(9998, 1, 1, tzinfo=UTC) - timedelta.resolution
 """What a calendar can be asked about, so that no arithmetic near its ends can overflow."""
 
 _NOTES = 2
@@ -64,7 +64,7 @@ def departures(schedule: Schedule, *, timezone: str, after: datetime) -> Iterato
         resolve(wall, zone=zone) for wall in _walls(schedule, start.astimezone(zone).replace(tzinfo=None))
     )
     for utc, same in groupby(instants, key=attrgetter("utc")):
-        if utc > start:
+        if start < utc <= _LAST:
             yield _departure(utc, same=list(same), zone=zone)
 
 
@@ -86,8 +86,8 @@ def latest_departure(schedule: Schedule, *, timezone: str, by: datetime) -> Depa
     end = _within_calendar(by)
     for day in _days_back(schedule, end.astimezone(zone).date()):
         utc = _latest_on(day, schedule=schedule, zone=zone, end=end)
-        if utc is not None:
-            return next(departures(schedule, timezone=timezone, after=utc - timedelta(microseconds=1)))
+        if utc is not None and utc > _FIRST:
+            return next(departures(schedule, timezone=timezone, after=utc - timedelta.resolution))
     return None
 
 
@@ -114,7 +114,7 @@ def _walls(schedule: Timed, start: datetime) -> Iterator[datetime]:
     times = sorted(schedule.at)
     left = times[bisect_right(times, start.time()) :]
     day, idle = start.date(), 0
-    while idle < HORIZON and day.year <= _LAST.year:
+    while idle < HORIZON and day <= _LAST.date() + _DAY:
         if schedule.departs_on(day):
             idle = 0
             yield from (datetime.combine(day, at) for at in left)

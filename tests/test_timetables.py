@@ -1,0 +1,375 @@
+"""What Airflow gets to hear: runs at the departures, windows that tile time, and never an exception."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, time, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pendulum
+import pytest
+from airflow.exceptions import AirflowTimetableInvalid
+from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
+from airflow.utils.types import DagRunType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leadferry.schedule import Timed
+from leadferry.timetables import FIRST_DEPARTURE_GRACE, DepartureTimetable, timetable_for
+
+PROJECT = Path(__file__).parents[1]
+LONG_AGO = pendulum.datetime(2020, 1, 1)
+
+
+def utc(text: str) -> pendulum.DateTime:
+    return pendulum.parse(text, tz="UTC")
+
+
+def timetable(*at: str, on="days", zone="UTC", now="2026-05-06T12:00") -> DepartureTimetable:
+    schedule = Timed.model_validate({"at": at or ("09:00",), "on": on})
+    return DepartureTimetable(schedule, zone, clock=lambda: utc(now))
+
+
+def following(
+    asked: DepartureTimetable,
+    last: DataInterval | None = None,
+    *,
+    earliest=LONG_AGO,
+    latest=None,
+    catchup=False,
+) -> DagRunInfo | None:
+    restriction = TimeRestriction(earliest=earliest, latest=latest, catchup=catchup)
+    return asked.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
+
+
+def window(start: str, end: str) -> DataInterval:
+    return DataInterval(utc(start), utc(end))
+
+
+# --- the next run ----------------------------------------------------------------------------------------------
+
+
+def test_a_run_starts_at_its_departure_and_stands_for_the_time_since_the_one_before():
+    info = following(timetable(), window("2026-05-05T09:00", "2026-05-06T09:00"))
+    assert info == DagRunInfo.interval(utc("2026-05-06T09:00"), utc("2026-05-07T09:00"))
+    assert all(isinstance(moment, pendulum.DateTime) for moment in (info.run_after, *info.data_interval))
+
+
+def test_after_three_days_down_only_the_latest_missed_departure_runs_and_covers_all_of_them():
+    back = timetable(now="2026-05-09T15:00")
+    missed = following(back, window("2026-05-05T09:00", "2026-05-06T09:00"))
+    assert missed == DagRunInfo.interval(utc("2026-05-06T09:00"), utc("2026-05-09T09:00"))
+    assert following(back, missed.data_interval).run_after == utc("2026-05-10T09:00")
+
+
+def test_with_catchup_every_missed_departure_runs():
+    back, last = timetable(now="2026-05-09T15:00"), window("2026-05-05T09:00", "2026-05-06T09:00")
+    days = []
+    for _ in range(4):
+        info = following(back, last, catchup=True)
+        days.append(info.run_after.day)
+        last = info.data_interval
+    assert days == [7, 8, 9, 10]
+
+
+def test_a_new_batch_waits_for_its_next_time():
+    info = following(timetable(now="2026-05-06T15:00"), None)
+    assert info == DagRunInfo.interval(utc("2026-05-06T09:00"), utc("2026-05-07T09:00"))
+
+
+def test_the_first_departure_is_not_lost_when_it_is_asked_for_a_moment_late():
+    late = utc("2026-05-06T09:00") + FIRST_DEPARTURE_GRACE
+    assert following(timetable(now=late.isoformat())).run_after == utc("2026-05-06T09:00")
+    assert following(timetable(now=late.add(seconds=1).isoformat())).run_after == utc("2026-05-07T09:00")
+
+
+def test_no_window_begins_before_the_start_date():
+    starting = utc("2026-06-01T00:00")
+    info = following(timetable(), None, earliest=starting)
+    assert info == DagRunInfo.interval(starting, utc("2026-06-01T09:00"))
+    moved = following(timetable(), window("2026-05-05T09:00", "2026-05-06T09:00"), earliest=starting)
+    assert moved == DagRunInfo.interval(starting, utc("2026-06-01T09:00"))
+
+
+def test_a_start_date_on_a_departure_opens_the_first_window():
+    info = following(timetable(), None, earliest=utc("2026-06-01T09:00"), catchup=True)
+    assert info == DagRunInfo.interval(utc("2026-06-01T09:00"), utc("2026-06-02T09:00"))
+
+
+def test_with_catchup_the_first_run_is_the_first_after_the_start_date():
+    info = following(timetable(), None, earliest=utc("2024-02-28T10:00"), catchup=True)
+    assert info == DagRunInfo.interval(utc("2024-02-28T10:00"), utc("2024-02-29T09:00"))
+
+
+@pytest.mark.parametrize("catchup", [True, False])
+def test_without_start_date_the_first_run_is_the_next(catchup):
+    info = following(timetable(now="2026-05-06T12:00"), None, earliest=None, catchup=catchup)
+    assert info == DagRunInfo.interval(utc("2026-05-06T09:00"), utc("2026-05-07T09:00"))
+
+
+def test_the_end_date_is_the_last_moment_at_which_a_run_may_start():
+    last = window("2026-05-05T09:00", "2026-05-06T09:00")
+    assert following(timetable(), last, latest=utc("2026-05-07T09:00")).run_after == utc("2026-05-07T09:00")
+    assert following(timetable(), last, latest=utc("2026-05-07T08:59")) is None
+
+
+@pytest.mark.parametrize(("new", "departs"), [("08:00", "2026-05-07T08:00"), ("18:00", "2026-05-06T18:00")])
+def test_after_the_schedule_was_edited_the_next_window_begins_where_the_last_one_ended(new, departs):
+    info = following(timetable(new), window("2026-05-05T09:00", "2026-05-06T09:00"))
+    assert info == DagRunInfo.interval(utc("2026-05-06T09:00"), utc(departs))
+
+
+def test_a_run_that_stood_for_one_moment_is_followed_by_another_logical_date():
+    due = utc("2026-05-06T09:00")
+    info = following(timetable(), DataInterval.exact(due))
+    assert info.run_after == utc("2026-05-07T09:00")
+    assert info.logical_date == due + timedelta(microseconds=1)
+
+
+def test_a_clock_that_went_back_repeats_nothing():
+    info = following(timetable(now="2020-01-01T00:00"), window("2026-05-05T09:00", "2026-05-06T09:00"))
+    assert info.run_after == utc("2026-05-07T09:00")
+
+
+@pytest.mark.req("R035")
+@pytest.mark.parametrize(("start", "nights"), [("2026-03-06T12:00", "gap"), ("2026-10-30T12:00", "fold")])
+def test_half_past_two_runs_once_on_each_night_and_its_windows_tile_them(start, nights):
+    clock = "02:30" if nights == "gap" else "01:30"
+    asked, last = timetable(clock, zone="America/New_York", now=start), None
+    infos = []
+    for _ in range(4):
+        infos.append(following(asked, last))
+        last = infos[-1].data_interval
+    local = [info.run_after.in_timezone("America/New_York") for info in infos]
+    assert [one.day for one in local] == ([7, 8, 9, 10] if nights == "gap" else [31, 1, 2, 3])
+    assert all(a.data_interval.end == b.data_interval.start for a, b in pairwise(infos))
+
+
+zones = st.sampled_from(
+    [
+        "America/New_York",
+        "America/Sao_Paulo",
+        "Europe/London",
+        "Asia/Kolkata",
+        "Australia/Lord_Howe",
+        "Pacific/Apia",
+        "Africa/Casablanca",
+        "Asia/Kathmandu",
+        "Asia/Tehran",
+        "Africa/Cairo",
+        "America/St_Johns",
+        "Pacific/Auckland",
+    ]
+)
+schedules = st.builds(
+    lambda at, on: Timed.model_validate({"at": at, "on": on}),
+    st.lists(
+        st.builds("{:02}:{:02}".format, st.integers(0, 23), st.integers(0, 59)),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    ),
+    st.one_of(
+        st.sampled_from(["days", "weekdays", "weekends"]),
+        st.lists(st.sampled_from(["mon", "tue", "wed", "thu", "fri", "sat", "sun"]), min_size=1, unique=True),
+    ),
+)
+moments = st.datetimes(datetime(1995, 1, 1), datetime(2036, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  # made aware by the strategy
+
+
+@pytest.mark.req("R035")
+@settings(max_examples=100, deadline=None)
+@given(schedules, zones, moments, st.lists(st.integers(0, 20), min_size=5, max_size=40), st.booleans())
+def test_whatever_downtime_comes_every_moment_is_in_exactly_one_window(
+    schedule, zone, start, downtimes, catchup
+):
+    now = start
+    asked = DepartureTimetable(schedule, zone, clock=lambda: now)
+    info, windows = following(asked, None, catchup=catchup, earliest=pendulum.instance(start)), []
+    for days_down in downtimes:
+        now = max(now, info.run_after) + timedelta(days=days_down)
+        asked = DepartureTimetable.deserialize(json.loads(json.dumps(asked.serialize())))
+        asked._clock = lambda now=now: now
+        windows.append(info)
+        info = following(asked, info.data_interval, catchup=catchup, earliest=pendulum.instance(start))
+    assert windows[0].data_interval.start == start
+    for earlier, later in pairwise(windows):
+        assert earlier.logical_date < later.logical_date
+        assert earlier.data_interval.end == later.data_interval.start
+        assert earlier.run_after == earlier.data_interval.end < later.run_after
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    schedules,
+    zones,
+    st.lists(st.none() | st.datetimes(timezones=st.just(UTC)), min_size=5, max_size=5),
+    st.booleans(),
+)
+def test_no_moment_of_the_calendar_makes_it_raise(schedule, zone, points, catchup):
+    start, end, earliest, latest, now = (pendulum.instance(point) if point else None for point in points)
+    asked = DepartureTimetable(schedule, zone, clock=lambda: now or utc("2026-05-06T12:00"))
+    last = DataInterval(*sorted((start, end))) if start and end else None
+    info = following(asked, last, earliest=earliest, latest=latest, catchup=catchup)
+    assert info is None or last is None or info.logical_date > last.start
+    manual = asked.infer_manual_data_interval(run_after=end or start or utc("2026-05-06T12:00"))
+    assert manual.start <= manual.end
+
+
+def test_a_backfill_ends_at_its_last_day():
+    infos, last = [], None
+    while info := following(timetable(on="weekdays"), last, latest=utc("2020-01-10T09:00"), catchup=True):
+        infos.append(info)
+        last = info.data_interval
+    assert [info.run_after.day for info in infos] == [1, 2, 3, 6, 7, 8, 9, 10]
+
+
+# --- runs by hand ----------------------------------------------------------------------------------------------
+
+
+def test_a_run_by_hand_stands_for_the_time_since_the_last_departure():
+    asked = utc("2026-05-06T15:20:30")
+    assert timetable().infer_manual_data_interval(run_after=asked) == window(
+        "2026-05-06T09:00", "2026-05-06T15:20:30"
+    )
+
+
+def test_a_run_by_hand_at_the_very_moment_of_a_departure_stands_for_the_same_window():
+    asked = utc("2026-05-06T09:00")
+    assert timetable().infer_manual_data_interval(run_after=asked) == window(
+        "2026-05-05T09:00", "2026-05-06T09:00"
+    )
+
+
+def test_run_ids_are_the_same_with_and_without_a_partition_key():
+    due = utc("2026-05-06T09:00")
+    given_to = {"run_type": DagRunType.SCHEDULED, "run_after": due, "data_interval": DataInterval.exact(due)}
+    assert timetable().generate_run_id(**given_to) == "scheduled__2026-05-06T09:00:00+00:00"
+    assert (
+        timetable().generate_run_id(**given_to, partition_key=None) == "scheduled__2026-05-06T09:00:00+00:00"
+    )
+
+
+# --- what is shown and what is refused -------------------------------------------------------------------------
+
+
+def test_the_airflow_page_shows_the_schedule_as_one_would_say_it():
+    asked = timetable(on="weekdays", zone="America/New_York")
+    assert asked.summary == asked.description == "weekdays at 09:00 America/New_York"
+
+
+def test_even_a_schedule_with_every_minute_has_a_short_description():
+    every = timetable(*(f"{minute // 60:02}:{minute % 60:02}" for minute in range(1440)))
+    every.validate()
+    assert every.description == "days, 1440 times from 00:00 to 23:59 UTC"
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (DepartureTimetable(Timed(at=("09:00",)), "America/New_Yorck"), "America/New_Yorck"),
+        (
+            DepartureTimetable(Timed.model_construct(at=(time(9), time(9)), on="days", timezone=None), "UTC"),
+            "09:00 stands twice",
+        ),
+        (timetable(now="9999-01-01T00:00"), "no departure to come"),
+    ],
+)
+def test_what_could_never_depart_is_refused_when_the_dag_file_is_read(broken, message):
+    with pytest.raises(AirflowTimetableInvalid, match=message):
+        broken.validate()
+
+
+def test_a_zone_that_only_this_process_does_not_know_is_logged_and_not_raised(caplog):
+    lost = DepartureTimetable.deserialize({"schedule": {"at": ["09:00"]}, "timezone": "Mars/Olympus_Mons"})
+    with caplog.at_level(logging.ERROR):
+        assert following(lost) is None
+        due = utc("2026-05-06T09:00")
+        assert lost.infer_manual_data_interval(run_after=due) == DataInterval.exact(due)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert "Mars/Olympus_Mons" in caplog.text
+
+
+def test_manual_batches_have_no_timetable():
+    assert timetable_for("manual", "UTC") is None
+
+
+def test_the_zone_of_the_schedule_outweighs_the_zone_of_the_batch():
+    own = Timed.model_validate({"at": ["09:00"], "timezone": "Asia/Tokyo"})
+    assert timetable_for(own, "Europe/Paris") == timetable_for(
+        own.model_copy(update={"timezone": None}), "Asia/Tokyo"
+    )
+    assert timetable_for(own, "Europe/Paris").summary.endswith("Asia/Tokyo")
+
+
+def test_timetables_are_equal_when_they_depart_alike():
+    assert timetable("09:00") == timetable("09:00", now="2030-01-01")
+    assert len({timetable("09:00"), timetable("09:00"), timetable("09:00", zone="Asia/Tokyo")}) == 2
+    assert timetable("09:00") != timetable("09:00", on="weekdays")
+
+
+# --- through Airflow itself ------------------------------------------------------------------------------------
+
+ROUND_TRIP = """
+import json, sys
+from airflow.sdk import DAG
+from airflow.serialization.encoders import encode_timetable
+from airflow.serialization.decoders import decode_timetable
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow import plugins_manager
+from leadferry.schedule import Timed
+from leadferry.timetables import timetable_for
+
+made = timetable_for(Timed(at=("09:00", "17:30"), on=("mon", "thu")), "Australia/Lord_Howe")
+again = decode_timetable(json.loads(json.dumps(encode_timetable(made))))
+dag = DAG("batch_a", schedule=made)
+stored = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+print(json.dumps({
+    "equal": [again == made, stored.timetable == made],
+    "same class": type(again) is type(made),
+    "type_name": made.type_name,
+    "summary": stored.timetable.summary,
+    "import errors": plugins_manager.get_import_errors(),
+    "plugin loaded": "leadferry_plugin" in sys.modules,
+    "loaded from a folder beside it": "page_of_the_plugin" in sys.modules,
+}))
+"""
+
+
+def test_airflow_stores_and_rebuilds_it_through_the_plugins_folder(tmp_path):
+    """In a process of its own, because Airflow reads its plugins folder once per process."""
+    plugins = shutil.copytree(
+        PROJECT / "plugins", tmp_path / "plugins", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (plugins / "pages").mkdir()
+    (plugins / "pages" / "page_of_the_plugin.py").write_text("")
+    environment = os.environ | {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path / 'airflow.db'}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ROUND_TRIP],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "equal": [True, True],
+        "same class": True,
+        "type_name": "leadferry.timetables.DepartureTimetable",
+        "summary": "mon and thu at 09:00 and 17:30 Australia/Lord_Howe",
+        "import errors": {},
+        "plugin loaded": True,
+        "loaded from a folder beside it": False,
+    }
