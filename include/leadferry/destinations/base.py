@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from leadferry.errors import NoSuchPathError, PermanentDeliveryError
+from leadferry.templates import render
 
 BLOCK = 1 << 20
 """Bytes that are read, hashed and sent at a time."""
@@ -159,18 +160,31 @@ def digest(stream: _Readable) -> str:
 
 
 def rendered_path(template: str, parcel: Parcel, *, where: str) -> str:
-    """Fill in the template of a folder, directory or prefix; a value never leads out of it.
+    """Fill in the template of a folder, directory or prefix; only the template's own slashes make folders.
 
     Raises:
         NoSuchPathError: the result has `..` in it or a character that no path may have.
     """
-    from leadferry.templates import render
-
-    path = render(template, parcel.variables)
-    parts = path.split("/")
-    if ".." in parts or not path.isprintable() or "\\" in path:
-        raise NoSuchPathError(f"{where}: a template variable makes this a path that leads elsewhere")
+    path = render(template, with_texts(parcel.variables, _flat))
+    if ".." in path.split("/") or not path.isprintable():
+        raise NoSuchPathError(f"{where}: filled in, this path leads elsewhere or has unprintable characters")
     return path
+
+
+def _flat(value: str) -> str:
+    return re.sub(r"[/\\]", "_", value)
+
+
+def with_texts(variables: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return template variables with every text in them changed, for places where some characters have a meaning."""
+    return {
+        name: change(value)
+        if isinstance(value, str)
+        else with_texts(value, change)
+        if isinstance(value, Mapping)
+        else value
+        for name, value in variables.items()
+    }
 
 
 def pool_name(kind: str, connection: str) -> str:

@@ -10,6 +10,7 @@ and says nothing about recipients that were refused.
 from __future__ import annotations
 
 import hashlib
+import html
 import math
 import re
 import smtplib
@@ -24,8 +25,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from leadferry.destinations import faults
-from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, Receipt, Session, pool_name
+from leadferry.destinations.base import (
+    DestinationBase,
+    OutgoingFile,
+    Parcel,
+    Receipt,
+    Session,
+    pool_name,
+    with_texts,
+)
 from leadferry.errors import HostKeyError, OutcomeUnknownError, PermanentDeliveryError, TooLargeError
+from leadferry.templates import Template, render
 
 if TYPE_CHECKING:
     from airflow.providers.smtp.hooks.smtp import SmtpHook
@@ -54,9 +64,9 @@ class Email(DestinationBase):
     type: Literal["email"] = "email"
     connection: str = Field(default="smtp", min_length=1, description="Airflow connection of type smtp.")
     to: list[Address] = Field(min_length=1, description="Addresses; each gets a message of its own.")
-    subject: str = Field(min_length=1, description="Subject; a template.")
-    body: str = Field(description="The message as plain text; a template.")
-    html: str | None = Field(
+    subject: Template = Field(min_length=1, description="Subject; a template.")
+    body: Template = Field(description="The message as plain text; a template.")
+    html: Template | None = Field(
         default=None,
         description="The message as HTML, for mail programs that show it; a template, values are escaped.",
     )
@@ -263,8 +273,6 @@ class EmailSession(Session):
         return f"<{unique}.leadferry@{self._sender.rpartition('@')[2]}>"
 
     def _message(self, parcel: Parcel, recipient: str) -> EmailMessage:
-        from leadferry.templates import render
-
         message = EmailMessage(policy=_POLICY)
         message["From"] = self._sender
         message["To"] = recipient
@@ -277,7 +285,8 @@ class EmailSession(Session):
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(render(self._destination.body, parcel.variables))
         if self._destination.html is not None:
-            message.add_alternative(_html(self._destination.html, parcel), subtype="html")
+            escaped = with_texts(parcel.variables, html.escape)
+            message.add_alternative(render(self._destination.html, escaped), subtype="html")
         for file in parcel.files:
             _attach(message, file)
         return message
@@ -285,12 +294,6 @@ class EmailSession(Session):
 
 # Not every server on the way takes bytes above 127; seven bits pass everywhere.
 _POLICY: EmailPolicy[EmailMessage] = EmailPolicy(linesep="\r\n", cte_type="7bit")
-
-
-def _html(template: str, parcel: Parcel) -> str:
-    from leadferry.templates import render
-
-    return render(template, parcel.variables)
 
 
 def _attach(message: EmailMessage, file: OutgoingFile) -> None:

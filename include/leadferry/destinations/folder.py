@@ -21,6 +21,7 @@ from pydantic import Field
 from leadferry.destinations import faults
 from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, Receipt, Session, rendered_path
 from leadferry.errors import NameConflictError, TransferInterruptedError
+from leadferry.templates import Template
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 """What file systems without hard links answer (FAT, some network shares and FUSE)."""
@@ -30,7 +31,7 @@ class Folder(DestinationBase):
     """A folder that the workers can reach, such as a mounted share."""
 
     type: Literal["folder"] = "folder"
-    path: str = Field(
+    path: Template = Field(
         min_length=1,
         description="The folder; a template. Relative to the project's folder, the one that holds `config/`.",
     )

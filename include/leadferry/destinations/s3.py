@@ -36,6 +36,7 @@ from leadferry.errors import (
     TooLargeError,
     TransferInterruptedError,
 )
+from leadferry.templates import Template
 
 S3Client = Any
 """What boto3 makes at run time out of Amazon's description of the service."""
@@ -52,7 +53,7 @@ class S3(DestinationBase):
         default="aws_default", min_length=1, description="Airflow connection of type aws."
     )
     bucket: str = Field(min_length=3, max_length=63, description="The bucket; must exist.")
-    prefix: str = Field(
+    prefix: Template = Field(
         default="", description="What stands before the file name in the key, as a folder; a template."
     )
     encryption: Literal["AES256", "aws:kms"] | None = Field(

@@ -34,6 +34,7 @@ from leadferry.errors import (
     OutcomeUnknownError,
     TransferInterruptedError,
 )
+from leadferry.templates import Template
 
 if TYPE_CHECKING:
     import paramiko
@@ -48,7 +49,7 @@ class Sftp(DestinationBase):
 
     type: Literal["sftp"] = "sftp"
     connection: str = Field(min_length=1, description="Airflow connection of type sftp.")
-    directory: str = Field(
+    directory: Template = Field(
         default=".",
         min_length=1,
         description="Directory on the server; a template. Without a leading slash, relative to where the login starts.",

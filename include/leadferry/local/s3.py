@@ -110,7 +110,7 @@ class S3Receiver(Receiver):
 def _handler() -> type:
     from moto.moto_server.werkzeug_app import MotoRequestHandler
 
-    class Quiet(MotoRequestHandler):  # type: ignore[misc]  # moto has no types
+    class Quiet(MotoRequestHandler):
         def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002  (werkzeug's name)
             """Write no line per request."""
 
