@@ -185,9 +185,13 @@ class Batch(_Model):
         """The DAG that this batch becomes."""
         return f"batch_{self.id}"
 
+    def destination(self, destination_id: str) -> Destination:
+        """Return the destination with this id."""
+        return next(one for one in self.destinations if one.id == destination_id)
+
     def files_for(self, destination_id: str) -> list[OutputFile]:
         """Return the files that go to this destination, in the order of the batch file."""
-        wanted = next(d for d in self.destinations if d.id == destination_id).files
+        wanted = self.destination(destination_id).files
         return [file for file in self.files if wanted is None or file.id in wanted]
 
     @model_validator(mode="after")

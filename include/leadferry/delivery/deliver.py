@@ -1,0 +1,221 @@
+"""Third step, once per destination: intent, send, verify, receipt (I4).
+
+A parcel that is found `sending` belongs to a process that died: the destination is asked before anything is sent
+again, and where it cannot be asked, a person is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from leadferry.archive import Archive
+from leadferry.batch.model import Batch
+from leadferry.delivery.extract import lease
+from leadferry.delivery.render import file_variables
+from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, Receipt, Session
+from leadferry.errors import (
+    DeliveryError,
+    LeadferryError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+    TransferInterruptedError,
+)
+from leadferry.states import DispatchState
+from leadferry.store import ledger
+from leadferry.store.database import Database
+from leadferry.store.ledger import Delivery, Dispatch, StoredFile
+
+_log = logging.getLogger(__name__)
+
+KEEP_TRYING_TO_RECORD_SECONDS = 60
+"""How long a confirmed arrival is held in hand when the store cannot be reached; after that it is looked up."""
+
+
+def deliver(database: Database, archive: Archive, delivery_id: int, destination_id: str) -> int:
+    """Send what is not yet confirmed to one destination; return how many dispatches are confirmed.
+
+    Parcels are independent: one that fails does not keep the next from being sent.
+
+    Raises:
+        DeliveryError: at least one parcel was not confirmed; the worst of their errors.
+        StoreError: the delivery was settled meanwhile: nothing was sent.
+    """
+    delivery = ledger.get_delivery(database, delivery_id)
+    sender = _Sender(database, archive, delivery, destination_id)
+    with sender.connected():
+        errors = list(sender.send_all())
+    if errors:
+        raise max(errors, key=_severity)
+    return len(ledger.dispatches_to(database, delivery_id, destination_id))
+
+
+def look_up(database: Database, archive: Archive, delivery_id: int) -> None:
+    """Find out what became of dispatches whose sender died, and write it down; sends nothing.
+
+    Raises:
+        DeliveryError: a destination could not be asked now; try again.
+    """
+    delivery = ledger.get_delivery(database, delivery_id)
+    lost = {
+        one.destination
+        for one in ledger.dispatches_to(database, delivery_id)
+        if one.state is DispatchState.SENDING
+    }
+    for destination_id in sorted(lost):
+        sender = _Sender(database, archive, delivery, destination_id)
+        with sender.connected():
+            sender.look_up_all()
+
+
+def _severity(error: LeadferryError) -> int:
+    """Order errors by how much they need a person: an unknown outcome before a permanent before a passing one."""
+    return 2 if isinstance(error, OutcomeUnknownError) else 1 if not error.retry else 0
+
+
+class _Sender:
+    """One destination of one delivery; connects when there is something to send."""
+
+    def __init__(self, database: Database, archive: Archive, delivery: Delivery, destination_id: str) -> None:
+        self.database = database
+        self.archive = archive
+        self.delivery = delivery
+        self.batch = Batch.model_validate(delivery.config)
+        self.destination: DestinationBase = self.batch.destination(destination_id)
+        self.files = {file.id: file for file in ledger.stored_files(database, delivery.id)}
+        self._cleanup = ExitStack()
+        self._session: Session | None = None
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Close the connection, if one was made, and give up local copies at the end."""
+        with self._cleanup:
+            yield
+
+    def session(self) -> Session:
+        """Return the open connection; opens it on the first call."""
+        if self._session is None:
+            self._session = self._cleanup.enter_context(self.destination.open())
+        return self._session
+
+    def parcels(self) -> list[list[Dispatch]]:
+        """Return the dispatches that travel together, parcel by parcel."""
+        found = ledger.dispatches_to(self.database, self.delivery.id, self.destination.id)
+        by_parcel = sorted(found, key=lambda one: (one.parcel_key, one.id))
+        return [list(group) for _, group in groupby(by_parcel, key=lambda one: one.parcel_key)]
+
+    def send_all(self) -> Iterator[LeadferryError]:
+        """Send every parcel that is not confirmed; yield what went wrong, without stopping for it."""
+        for dispatches in self.parcels():
+            try:
+                self._bring_home(dispatches[0].parcel_key)
+            except DeliveryError as error:
+                _log.warning("Parcel %s to %s: %s", dispatches[0].parcel_key, self.destination.where, error)
+                yield error
+                if self._session is None:
+                    return  # not even a connection: the other parcels would fail alike
+
+    def look_up_all(self) -> None:
+        """Ask the destination about every parcel that is `sending`."""
+        for dispatches in self.parcels():
+            if _any(dispatches, DispatchState.SENDING):
+                with ledger.sole_sender(self.database, dispatches[0].parcel_key):
+                    self._look_up(self._current(dispatches[0].parcel_key))
+
+    def _current(self, parcel_key: str) -> list[Dispatch]:
+        return next(found for found in self.parcels() if found[0].parcel_key == parcel_key)
+
+    def _bring_home(self, parcel_key: str) -> None:
+        """Take one parcel from wherever it stands to confirmed."""
+        with ledger.sole_sender(self.database, parcel_key):
+            dispatches = self._current(parcel_key)
+            if _any(dispatches, DispatchState.SENDING):
+                dispatches = self._look_up(dispatches)
+            if _any(dispatches, DispatchState.UNKNOWN):
+                raise OutcomeUnknownError(f"Parcel {parcel_key} to {self.destination.where} may have arrived")
+            if not all(one.state is DispatchState.CONFIRMED for one in dispatches):
+                self._send(dispatches)
+
+    def _send(self, dispatches: Sequence[Dispatch]) -> None:
+        number = ledger.begin_sending(self.database, dispatches, lease=lease(self.batch))
+        try:
+            receipt = self.session().send(self._parcel(dispatches, attempt=number))
+        except OutcomeUnknownError as error:
+            self._record(dispatches, DispatchState.UNKNOWN, error=error)
+            raise
+        except LeadferryError as error:
+            self._record(dispatches, DispatchState.FAILED, error=error)
+            raise
+        # Anything else (a kill, a time-out by Airflow, a bug) leaves it `sending`: the next try asks the destination.
+        self._record(dispatches, DispatchState.CONFIRMED, receipt=receipt)
+        _log.info("Parcel %s confirmed at %s", dispatches[0].parcel_key, receipt.location)
+
+    def _look_up(self, dispatches: Sequence[Dispatch]) -> list[Dispatch]:
+        """Ask the destination what became of a parcel whose sender died."""
+        parcel = self._parcel(dispatches, attempt=max(one.attempts for one in dispatches))
+        try:
+            receipt = self.session().find(parcel)
+        except OutcomeUnknownError as error:
+            self._record(dispatches, DispatchState.UNKNOWN, error=error)
+        else:
+            if receipt is not None:
+                self._record(dispatches, DispatchState.CONFIRMED, receipt=receipt)
+            else:
+                died = TransferInterruptedError(
+                    f"The process that sent parcel {parcel.key} died; nothing had arrived"
+                )
+                self._record(dispatches, DispatchState.READY, error=died)
+        return self._current(parcel.key)
+
+    def _record(
+        self,
+        dispatches: Sequence[Dispatch],
+        outcome: DispatchState,
+        *,
+        receipt: Receipt | None = None,
+        error: LeadferryError | None = None,
+    ) -> None:
+        evidence = None if receipt is None else _evidence(receipt)
+        patiently = Retrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            stop=stop_after_delay(KEEP_TRYING_TO_RECORD_SECONDS),
+            wait=wait_exponential(multiplier=0.2, max=5),
+            reraise=True,
+        )
+        patiently(ledger.end_sending, self.database, dispatches, outcome, receipt=evidence, error=error)
+
+    def _parcel(self, dispatches: Sequence[Dispatch], *, attempt: int) -> Parcel:
+        files = [self.files[one.file_id] for one in dispatches]
+        names = ", ".join(file.name for file in files)
+        return Parcel(
+            key=dispatches[0].parcel_key,
+            attempt=attempt,
+            files=tuple(self._outgoing(file) for file in files),
+            addressee=dispatches[0].addressee or None,
+            variables=file_variables(self.batch, self.delivery, name=names),
+        )
+
+    def _outgoing(self, file: StoredFile) -> OutgoingFile:
+        path = self._cleanup.enter_context(self.archive.local_copy(file.archive_key, sha256=file.sha256))
+        return OutgoingFile(
+            name=file.name,
+            path=path,
+            size=file.size,
+            sha256=file.sha256,
+            rows=file.rows,
+            media_type=file.media_type,
+        )
+
+
+def _any(dispatches: Sequence[Dispatch], state: DispatchState) -> bool:
+    return any(one.state is state for one in dispatches)
+
+
+def _evidence(receipt: Receipt) -> dict[str, Any]:
+    return {name: value for name, value in asdict(receipt).items() if value not in (None, {})}

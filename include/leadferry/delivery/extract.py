@@ -1,0 +1,155 @@
+"""First step: route new leads, take those that may go, freeze the configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from leadferry.batch.model import Batch
+from leadferry.errors import BatchConfigError, NothingToDeliverError
+from leadferry.mapping.rules import failed_rule
+from leadferry.states import DeliveryState
+from leadferry.store import ledger
+from leadferry.store.audit import record
+from leadferry.store.database import Database
+from leadferry.store.queue import Claim, Departure, Selection, claim
+from leadferry.store.tables import lead
+
+
+class DeliverNow(BaseModel):
+    """What a person may ask of a batch's DAG when triggering it by hand: deliver pending leads now."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    limit: int | None = Field(
+        default=None, ge=1, description="Most leads to deliver; the batch's own limit when left out."
+    )
+    order: Literal["oldest", "newest", "random"] | None = Field(
+        default=None, description="Which leads go first; the batch's own order when left out."
+    )
+    ignore_minimum: bool = Field(
+        default=False, description="Depart although fewer leads wait than the batch's minimum."
+    )
+    keep_for_next: bool = Field(
+        default=False, description="Also leave the leads in the queue for the next scheduled delivery."
+    )
+
+    @classmethod
+    def parse(cls, params: Mapping[str, Any]) -> DeliverNow:
+        """Validate what came from the trigger form or the REST API.
+
+        Raises:
+            BatchConfigError: a name is unknown or a value is not allowed; says which, and what is.
+        """
+        try:
+            return cls.model_validate(dict(params))
+        except ValidationError as error:
+            problems = "; ".join(f"{_path(one['loc'])}: {one['msg']}" for one in error.errors())
+            allowed = ", ".join(cls.model_fields)
+            raise BatchConfigError(
+                f"The run's parameters cannot be meant: {problems}",
+                hint=f"Nothing was claimed. Trigger the DAG again; the parameters are {allowed}",
+            ) from None
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "parameters"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """The Airflow run that asks for a delivery."""
+
+    run_id: str
+    departs_at: datetime
+    """The timetable's instant, or the moment of the trigger by hand; aware."""
+    params: DeliverNow = field(default_factory=DeliverNow)
+    actor: str | None = None
+    """The user who triggered it by hand; None for the timetable."""
+
+
+def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
+    """Claim what may go for this run; a second call for the run returns the first call's delivery.
+
+    Raises:
+        NothingToDeliverError: too few leads, and the batch's policy is `fail`; they stay in the queue.
+        StoreUnavailableError: nothing happened; call it again.
+    """
+    ledger.recover_stale(database)
+    claimed = claim(database, _departure(batch, trigger), _selection(batch, trigger.params))
+    if trigger.actor is not None and claimed.is_new:
+        _audit(database, batch, trigger, claimed)
+    if claimed.state is DeliveryState.SKIPPED and batch.empty == "fail":
+        raise NothingToDeliverError(f"Batch {batch.id!r} has nothing to deliver: {claimed.reason}")
+    return claimed
+
+
+def _departure(batch: Batch, trigger: Trigger) -> Departure:
+    config = batch.model_dump(mode="json")
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return Departure(
+        batch_id=batch.id,
+        run_id=trigger.run_id,
+        departs_at=trigger.departs_at,
+        config=config,
+        config_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+        flows=batch.flows,
+        received_from=_received_from(batch),
+        lease=lease(batch),
+        params=trigger.params.model_dump(mode="json", exclude_defaults=True),
+    )
+
+
+def _received_from(batch: Batch) -> datetime | None:
+    day = batch.select.received_from
+    if day is None:
+        return None
+    return datetime.combine(date.fromisoformat(day), time(), tzinfo=ZoneInfo(batch.timezone))
+
+
+def _selection(batch: Batch, params: DeliverNow) -> Selection:
+    chosen = batch.select
+    return Selection(
+        failed_rule=failed_rule(chosen.rules, lead, timezone=batch.timezone),
+        order=params.order or chosen.order,
+        limit=params.limit or chosen.limit,
+        minimum=1 if params.ignore_minimum else batch.conditions.min_leads,
+        max_wait=batch.conditions.max_wait,
+        departs_empty=batch.empty == "header_only",
+        keep_for_next=params.keep_for_next,
+    )
+
+
+def lease(batch: Batch) -> timedelta:
+    """Return how long a delivery keeps its leads between two signs of life: never shorter than its retries take."""
+    delay = batch.retry.first_delay
+    total = timedelta()
+    for _ in range(batch.retry.attempts - 1):
+        # Airflow waits up to twice the delay (its jitter).
+        total += 2 * min(delay, batch.retry.max_delay)
+        delay = delay * batch.retry.factor
+    return max(batch.claim_lease, total + timedelta(hours=1))
+
+
+def _audit(database: Database, batch: Batch, trigger: Trigger, claimed: Claim) -> None:
+    detail = {
+        "delivery": claimed.delivery_id,
+        "run_id": trigger.run_id,
+        "params": trigger.params.model_dump(mode="json", exclude_defaults=True),
+        "included": claimed.included,
+    }
+    with database.transaction() as connection:
+        record(
+            connection,
+            actor=trigger.actor or "",
+            action="delivery.trigger",
+            subject=f"batch {batch.id}",
+            detail=detail,
+        )

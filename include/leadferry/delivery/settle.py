@@ -1,0 +1,41 @@
+"""Last step, whatever happened before: look up what is in doubt, then close the delivery in one transaction."""
+
+from __future__ import annotations
+
+from leadferry.archive import Archive
+from leadferry.delivery.deliver import look_up
+from leadferry.states import DeliveryState
+from leadferry.store import ledger
+from leadferry.store.database import Database
+from leadferry.store.ledger import Settlement
+
+SUCCESSES = frozenset({DeliveryState.DELIVERED, DeliveryState.SKIPPED})
+"""States after which nobody needs to look."""
+
+
+def settle(database: Database, archive: Archive, delivery_id: int) -> Settlement:
+    """Close a delivery: delivered, partial, held or failed; leads of a failed one are back in the queue.
+
+    Raises:
+        DeliveryError: a destination could not be asked what became of a parcel; try again.
+    """
+    look_up(database, archive, delivery_id)
+    return ledger.settle(database, delivery_id)
+
+
+def explain(settlement: Settlement) -> str:
+    """Say in a sentence how a delivery ended and what an operator does next."""
+    counts = f"{settlement.included} included, {settlement.withheld} withheld"
+    start = f"Delivery {settlement.delivery_id} is {settlement.state} ({counts})"
+    match settlement.state:
+        case DeliveryState.FAILED:
+            return f"{start}: {settlement.reason}. {settlement.returned} leads are back in the queue."
+        case DeliveryState.PARTIAL:
+            return f"{start}: {settlement.reason}. Mend the cause, then clear the failed deliver task: only it is sent again."
+        case DeliveryState.HELD:
+            return (
+                f"{start}: {settlement.reason}. Ask the recipient, then"
+                " `leadferry dispatch confirm|fail ID --reason TEXT`."
+            )
+        case _:
+            return f"{start}."
