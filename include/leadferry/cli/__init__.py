@@ -9,11 +9,12 @@ import sys
 
 import typer
 
-from leadferry.cli import config
+from leadferry.cli import config, schedule
 from leadferry.errors import LeadferryError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Scheduled lead delivery on Apache Airflow.")
 app.add_typer(config.app)
+app.add_typer(schedule.app)
 
 
 def main() -> None:
