@@ -375,7 +375,7 @@ def _among(
     if len(operands) == 1:
         right = first.bound
         return (func.lower(left) == func.lower(right) if ignore_case else left == right).is_(true())
-    values = literal([one.value for one in operands], ARRAY(first.type))
+    values = cast(literal([one.value for one in operands], ARRAY(first.type)), ARRAY(first.type))
     if not ignore_case:
         return (left == any_(values)).is_(true())
     # The list is folded by the database as well, once: Python and PostgreSQL differ in what a lower case letter is.
@@ -398,19 +398,13 @@ def _matches(value: Value, condition: Condition) -> ColumnElement[bool]:
 def _ranged(value: Value, condition: Condition) -> ColumnElement[bool]:
     ends = condition.argument if condition.operator == "between" else [condition.argument]
     operands = [operand(end, timezone=value.timezone) for end in ends]
-    left = value.read_as(operands[0].kind)
+    sides = [value.read_as(operands[0].kind), *(one.bound for one in operands)]
     if operands[0].kind is Kind.TEXT:
-        left = _code_points(left, ignore_case=condition.ignore_case)
-    bounds = [
-        _code_points(one.bound, ignore_case=condition.ignore_case) if one.kind is Kind.TEXT else one.bound
-        for one in operands
-    ]
-    return _ORDERS[condition.operator](left, *bounds).is_(true())
-
-
-def _code_points(text: ColumnElement[Any], *, ignore_case: bool) -> ColumnElement[Any]:
-    """Order text the same on every server, whatever collation its database has."""
-    return collate(func.lower(text, type_=String) if ignore_case else text, "C")
+        if condition.ignore_case:
+            sides = [func.lower(text, type_=String) for text in sides]
+        # Text has the same order on every server, whatever collation its database has.
+        sides[0] = collate(sides[0], "C")
+    return _ORDERS[condition.operator](*sides).is_(true())
 
 
 def _exists(value: Value, condition: Condition) -> ColumnElement[bool]:

@@ -32,6 +32,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    type_coerce,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -162,7 +163,7 @@ class Value:
     @property
     def raw(self) -> ColumnElement[str]:
         """The value as it came."""
-        return source(self.name, self.lead)
+        return type_coerce(source(self.name, self.lead), String)
 
     @property
     def text(self) -> ColumnElement[str]:
