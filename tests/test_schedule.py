@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from itertools import islice, pairwise, takewhile
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from dateutil import rrule
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -452,3 +455,29 @@ def test_forty_years_agree_with_pandas_wherever_the_time_exists(timezone):
         gaps = [one for one in found if "does not exist" in one.note]
         assert [one.utc for one in found if one not in gaps] == expected
         assert len(expected) + len(gaps) == len(days)
+
+
+# --- the documentation -----------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "schedule.md").read_text(encoding="utf-8")
+
+
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+ROWS = re.findall(r"^\| `(\{.*?\})` \| (\S+) \| (.*?) \|$", PAGE, flags=re.MULTILINE)
+assert EXAMPLES, "the page lost its examples"
+assert ROWS, "the page lost its table of departures"
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_page_can_be_written_as_they_stand(example):
+    written = yaml.safe_load(example.replace("on:", '"on":'))  # quoted: YAML 1.1 takes on for true
+    assert schedules.validate_python(written["schedule"])
+
+
+@pytest.mark.req("R023", "R024", "R026", "R035")
+@pytest.mark.parametrize(("written", "timezone", "expected"), ROWS)
+def test_the_departures_that_the_page_promises_are_the_real_ones(written, timezone, expected):
+    schedule = schedules.validate_python(yaml.safe_load(written.replace("on:", '"on":')))
+    midnight = datetime(2026, 3, 6, tzinfo=ZoneInfo(timezone)) - timedelta.resolution
+    found = islice(departures(schedule, timezone=timezone, after=midnight), 3)
+    assert [f"{one.local:%a %m-%d %H:%M %Z}" for one in found] == expected.split(", ")
