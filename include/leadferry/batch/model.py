@@ -34,7 +34,11 @@ def _parse_duration(value: Any) -> Any:
 
 
 def _write_duration(value: timedelta) -> str:
-    return f"{int(value.total_seconds())}s"
+    seconds = int(value.total_seconds())
+    sizes = ((86400, "d"), (3600, "h"), (60, "m"))
+    return next(
+        (f"{seconds // size}{unit}" for size, unit in sizes if seconds and seconds % size == 0), f"{seconds}s"
+    )
 
 
 Duration = Annotated[

@@ -1,0 +1,219 @@
+"""The page of a batch's DAG in the Airflow UI, as Markdown: for the operator who has never seen the batch file.
+
+The text follows from the configuration alone, so that a DAG that did not change is not stored as a new version.
+Airflow drops HTML from such pages; only Markdown reaches the reader.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import yaml
+
+from leadferry.batch.model import Batch, Contact
+from leadferry.mapping.fields import OutputField
+from leadferry.mapping.rules import describe_rule
+
+_EMPTY = {
+    "skip": "the departure is skipped",
+    "header_only": "a file without leads is delivered",
+    "notice": "a notice is mailed to `notify.empty`",
+    "fail": "the run fails",
+}
+
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def describe(batch: Batch) -> str:
+    """Return what a person should know about a batch: who gets what, when, where, and what to do when it fails."""
+    sections = (
+        _head(batch),
+        _recipient(batch),
+        _when(batch),
+        _which(batch),
+        _fields(batch),
+        _where(batch),
+        _when_it_failed(batch),
+        _config(batch),
+    )
+    return "\n\n".join("\n".join(lines).strip() for lines in sections) + "\n"
+
+
+def duration(value: timedelta) -> str:
+    """Say a length of time in the largest unit that fits: `15 minutes`, `3 days`."""
+    seconds = int(value.total_seconds())
+    size, unit = next((one for one in _UNITS if seconds and seconds % one[0] == 0), _UNITS[-1])
+    return _count(seconds // size, unit)
+
+
+def _head(batch: Batch) -> Iterator[str]:
+    yield f"# {_line(batch.name)}"
+    for text in (batch.description, batch.notes):
+        if text:
+            yield from ("", text.strip())
+
+
+def _recipient(batch: Batch) -> Iterator[str]:
+    recipient = batch.recipient
+    yield f"## Recipient: {_line(recipient.name)}"
+    if recipient.notes:
+        yield from ("", recipient.notes.strip())
+    if recipient.contacts:
+        yield ""
+        yield from _table(("Contact", "Role", "Mail", "Phone"), map(_contact, recipient.contacts))
+
+
+def _contact(contact: Contact) -> Sequence[str]:
+    return contact.name, contact.role or "", contact.email or "", contact.phone or ""
+
+
+def _when(batch: Batch) -> Iterator[str]:
+    yield "## When"
+    yield ""
+    if batch.schedule == "manual":
+        yield "- Departs only when the DAG is triggered by hand."
+    else:
+        yield f"- Departs {batch.schedule}, {batch.schedule.timezone or batch.timezone} time."
+    conditions = batch.conditions
+    if conditions.min_leads > 1:
+        late = (
+            f", unless the oldest has waited {duration(conditions.max_wait)}" if conditions.max_wait else ""
+        )
+        yield f"- Takes at least {conditions.min_leads} leads{late}; fewer stay in the queue."
+    yield f"- With nothing to deliver, {_EMPTY[batch.empty]}."
+    yield f"- {_retries(batch)}"
+
+
+def _retries(batch: Batch) -> str:
+    retry = batch.retry
+    if retry.attempts == 1:
+        return "A failed delivery is not tried again by itself."
+    pauses = f"the first after {duration(retry.first_delay)}"
+    if retry.factor > 1:
+        pauses += (
+            f", then {retry.factor:g} times the pause before, never more than {duration(retry.max_delay)}"
+        )
+    return f"A delivery that fails for a passing reason is tried {_count(retry.attempts, 'time')} in all; {pauses}."
+
+
+def _which(batch: Batch) -> Iterator[str]:
+    select = batch.select
+    yield "## Which leads"
+    yield ""
+    yield f"- From {', '.join(f'`{flow}`' for flow in batch.flows)}, {_ORDER[select.order]}."
+    if select.received_from:
+        yield f"- Received from {select.received_from} on."
+    if select.limit:
+        yield f"- At most {select.limit} in one delivery; the rest stay in the queue."
+    for rule in select.rules:
+        yield f"- Rule `{rule.name}`: {_line(describe_rule(rule))}."
+    yield (
+        "- A lead that does not meet a rule is withheld, with the rule's name."
+        if select.rules
+        else "- All of them: there are no rules."
+    )
+
+
+_ORDER = {"oldest": "the oldest first", "newest": "the newest first", "random": "in random order"}
+
+
+def _fields(batch: Batch) -> Iterator[str]:
+    yield "## What they get"
+    yield ""
+    yield from _table(
+        ("Column", "From", "Changed by"), ((one.to, _origin(one), _steps(one)) for one in batch.fields)
+    )
+
+
+def _origin(field: OutputField) -> str:
+    if field.value is not None:
+        return f"always {field.value!r}"
+    return " + ".join(field.concat) if field.concat else str(field.from_)
+
+
+def _steps(field: OutputField) -> str:
+    steps = [
+        f"{step.name}{_options({} if step.word else step.options.model_dump(mode='json', exclude_defaults=True))}"
+        for step in field.transform
+    ]
+    if field.default is not None:
+        steps.append(f"default {field.default!r}")
+    return ", ".join(steps)
+
+
+def _options(options: dict[str, Any]) -> str:
+    said = ", ".join(
+        f"{key} {value}" for key, value in options.items() if not isinstance(value, (dict, list))
+    )
+    return f" ({said})" if said else ""
+
+
+def _where(batch: Batch) -> Iterator[str]:
+    yield "## Where"
+    yield ""
+    yield from _table(
+        ("File", "Name", "Format"), ((one.id, one.name, one.format.type) for one in batch.files)
+    )
+    yield ""
+    rows = (
+        (one.id, one.where, ", ".join(file.id for file in batch.files_for(one.id)))
+        for one in batch.destinations
+    )
+    yield from _table(("Destination", "Where", "Files"), rows)
+
+
+def _when_it_failed(batch: Batch) -> Iterator[str]:
+    tasks = ", ".join(f"`deliver.{one.id}`" for one in batch.destinations)
+    yield f"""\
+## If a delivery failed
+
+1. Open the log of the red task ({tasks}; or `extract`, `render`): the last line says what happened and what to do.
+2. `leadferry deliveries {batch.id}` shows the state of every delivery:
+   - **failed**: nothing arrived. The leads are back in the queue, in their old place, and go with the next departure;
+     to send them earlier, trigger this DAG.
+   - **partial**: some destinations have it, others do not. Its leads count as delivered.
+   - **held**: nobody can tell whether it arrived, so it is never sent again by itself. Ask the recipient, then say
+     `leadferry dispatch confirm ID --reason TEXT` or `leadferry dispatch fail ID --reason TEXT`.
+   - **claimed**, **rendered**: still under way.
+3. When the cause is removed, clear the failed task together with what comes after it. It sends the same bytes again;
+   what has arrived is never sent twice."""
+
+
+def _config(batch: Batch) -> Iterator[str]:
+    text = yaml.dump(
+        batch.model_dump(mode="json", by_alias=True, exclude_none=True),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=110,
+    )
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    yield "## Effective configuration"
+    yield ""
+    yield f"What `defaults.yaml`, the recipient's file and `{batch.id}.yaml` come to, with everything left to its default."
+    yield f"\n{fence}yaml\n{text.rstrip()}\n{fence}"
+
+
+class _Dumper(yaml.CSafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{' --- |' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(_line(cell).replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _line(text: str) -> str:
+    """Keep a text in its line, and what looks like HTML in sight."""
+    return " ".join(text.split()).replace("<", "&lt;")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
