@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
-from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from leadferry.batch.model import Batch
-from leadferry.errors import BatchConfigError, NothingToDeliverError
+from leadferry.delivery.params import DeliverNow
+from leadferry.errors import NothingToDeliverError
 from leadferry.mapping.rules import failed_rule
 from leadferry.states import DeliveryState
 from leadferry.store import ledger
@@ -21,46 +18,6 @@ from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.queue import Claim, Departure, Selection, claim
 from leadferry.store.tables import lead
-
-
-class DeliverNow(BaseModel):
-    """What a person may ask of a batch's DAG when triggering it by hand: deliver pending leads now."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    limit: int | None = Field(
-        default=None, ge=1, description="Most leads to deliver; the batch's own limit when left out."
-    )
-    order: Literal["oldest", "newest", "random"] | None = Field(
-        default=None, description="Which leads go first; the batch's own order when left out."
-    )
-    ignore_minimum: bool = Field(
-        default=False, description="Depart although fewer leads wait than the batch's minimum."
-    )
-    keep_for_next: bool = Field(
-        default=False, description="Also leave the leads in the queue for the next scheduled delivery."
-    )
-
-    @classmethod
-    def parse(cls, params: Mapping[str, Any]) -> DeliverNow:
-        """Validate what came from the trigger form or the REST API.
-
-        Raises:
-            BatchConfigError: a name is unknown or a value is not allowed; says which, and what is.
-        """
-        try:
-            return cls.model_validate(dict(params))
-        except ValidationError as error:
-            problems = "; ".join(f"{_path(one['loc'])}: {one['msg']}" for one in error.errors())
-            allowed = ", ".join(cls.model_fields)
-            raise BatchConfigError(
-                f"The run's parameters cannot be meant: {problems}",
-                hint=f"Nothing was claimed. Trigger the DAG again; the parameters are {allowed}",
-            ) from None
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "parameters"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,6 +120,29 @@ def get_delivery(database: Database, delivery_id: int) -> Delivery:
     return Delivery(**{name: row[name] for name in Delivery.__dataclass_fields__})
 
 
+def delivery_of_run(database: Database, *, batch_id: str, run_id: str) -> int:
+    """Return the delivery that belongs to an Airflow run; the newest, should the run have been cleared.
+
+    Raises:
+        StoreError: the run claimed nothing.
+    """
+    with database.transaction() as connection:
+        found = connection.scalar(
+            select(delivery.c.id)
+            .join(batch, batch.c.no == delivery.c.batch_no)
+            .where(batch.c.id == batch_id, delivery.c.run_id == run_id)
+            .order_by(delivery.c.id.desc())
+            .limit(1)
+        )
+    if found is None:
+        raise StoreError(
+            f"Run {run_id} of batch {batch_id!r} has no delivery: its first task, extract, claimed nothing",
+            hint="See the log of extract; no lead left the queue",
+        )
+    delivery_id: int = found
+    return delivery_id
+
+
 def extend_lease(database: Database, delivery_id: int, lease: timedelta) -> None:
     """Say that somebody works on this delivery, so that its leads are not given back meanwhile."""
     with database.transaction() as connection:

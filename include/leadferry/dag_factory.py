@@ -1,0 +1,144 @@
+"""From batch files to DAGs: what `dags/lead_batches.py` needs, and nothing that would slow its parsing down.
+
+While a task runs, only its own batch file is read; the dag-processor reads all of them.
+A broken file breaks only its own DAG; `dags/zz_config_errors.py` makes it visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, TaskGroup, get_parsing_context
+
+from leadferry import tasks
+from leadferry.batch.describe import describe
+from leadferry.batch.load import batch_ids, config_folder, load_all, load_batch
+from leadferry.batch.model import Batch, Retry
+from leadferry.delivery.params import FORM, DeliverNow
+from leadferry.errors import BatchConfigError
+from leadferry.timetables import timetable_for
+
+_PREFIX = "batch_"
+_START = datetime(2020, 1, 1, tzinfo=UTC)
+"""Fixed, so that a DAG is the same whenever it is built; the timetable departs from now on."""
+
+_POOL_SLOTS = 4
+"""Sessions that one destination host gets at once unless an operator changes the pool."""
+
+
+def batches_to_build() -> Iterator[Batch]:
+    """Yield the valid batches, in the order of their ids; while a task runs, only the one it belongs to."""
+    config = config_folder()
+    running = get_parsing_context().dag_id
+    if running is not None:
+        wanted = [one for one in batch_ids(config) if f"{_PREFIX}{one}" == running]
+    else:
+        wanted = batch_ids(config)
+    for batch_id in wanted:
+        try:
+            yield load_batch(batch_id, config=config)
+        except BatchConfigError:
+            continue  # zz_config_errors.py tells
+
+
+@contextmanager
+def batch_dag(batch: Batch) -> Iterator[DAG]:
+    """Open the DAG of a batch: schedule, page and trigger form; the caller puts the tasks in."""
+    dag = DAG(
+        dag_id=batch.dag_id,
+        dag_display_name=batch.name,
+        description=batch.description or batch.name,
+        doc_md=describe(batch),
+        schedule=timetable_for(batch.schedule, batch.timezone),
+        start_date=_START,
+        catchup=False,
+        max_active_runs=4,
+        tags={"leadferry", f"recipient:{batch.recipient.id}", *batch.tags},
+        params=_params(),
+        is_paused_upon_creation=not batch.enabled,
+        default_args=_task_arguments(batch),
+    )
+    with dag:
+        yield dag
+
+
+def extract(batch: Batch) -> Any:
+    """Make the task that claims the leads."""
+    return tasks.extract.override(task_id="extract")(batch.id)
+
+
+def render(batch: Batch) -> Any:
+    """Make the task that writes the files."""
+    return tasks.render.override(task_id="render")(batch.id)
+
+
+def deliver(batch: Batch) -> list[Any]:
+    """Make one task per destination; they run side by side from the one render."""
+    with TaskGroup("deliver", tooltip="One task per destination"):
+        return [
+            tasks.deliver.override(task_id=destination.id, pool=destination.pool)(batch.id, destination.id)
+            for destination in batch.destinations
+        ]
+
+
+def mark_delivered(batch: Batch) -> Any:
+    """Make the task that closes the delivery, whatever happened before."""
+    return tasks.mark_delivered.override(task_id="mark_delivered", trigger_rule="all_done")(batch.id)
+
+
+def raise_config_errors() -> None:
+    """Raise one exception that lists what is wrong with every broken batch file, or return when all are well.
+
+    Raises:
+        BatchConfigError: a line per problem: file, line, key, value, what is allowed.
+    """
+    _, errors = load_all(config_folder())
+    if errors:
+        what = "\n".join(error.what for error in errors)
+        raise BatchConfigError(f"{len(errors)} broken batch files; the other batches run\n{what}", hint="")
+
+
+def pools() -> dict[str, int]:
+    """Return the Airflow pools that the batches' deliver tasks wait in, with their slots.
+
+    A task whose pool does not exist is never queued, so create them before the first run
+    (`leadferry pools` prints them for `airflow pools import`).
+    """
+    names = {destination.pool for batch in batches_to_build() for destination in batch.destinations}
+    return dict.fromkeys(sorted(names), _POOL_SLOTS)
+
+
+def _task_arguments(batch: Batch) -> dict[str, Any]:
+    return {
+        "owner": batch.recipient.id,
+        "priority_weight": batch.priority,
+        "weight_rule": "absolute",
+        "execution_timeout": batch.claim_lease,
+        **_retries(batch.retry),
+    }
+
+
+def _retries(retry: Retry) -> dict[str, Any]:
+    return {
+        "retries": retry.attempts - 1,
+        "retry_delay": retry.first_delay,
+        "max_retry_delay": max(retry.max_delay, timedelta(seconds=1)),
+        "retry_exponential_backoff": 0 if retry.factor == 1 else retry.factor,
+    }
+
+
+def _params() -> dict[str, Param]:
+    return {name: Param(**_form_field(name, schema)) for name, schema in FORM.items()}
+
+
+def _form_field(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    about = DeliverNow.model_fields[name]
+    return {
+        **schema,
+        "title": about.title,
+        "description": about.description,
+        "section": "Deliver pending leads now",
+    }

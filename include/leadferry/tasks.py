@@ -1,0 +1,141 @@
+"""The tasks of a batch's DAG: each finds its delivery in the lead store, takes one step, and translates errors.
+
+Only ids, counts, hashes and file names pass through Airflow (I7).
+What may be tried again is decided by our error classes; what may not becomes `AirflowFailException`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import get_current_context, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from leadferry.errors import LeadferryError
+
+
+@contextmanager
+def airflow_errors() -> Iterator[None]:
+    """Let Airflow see only errors whose text is ours.
+
+    A foreign exception may quote a lead (`KeyError: 'jane@example.com'`), and Airflow logs and mails its text;
+    so of those only the class and the place are told.
+    """
+    try:
+        yield
+    except (AirflowFailException, AirflowSkipException):
+        raise
+    except LeadferryError as error:
+        kind = AirflowException if error.retry else AirflowFailException
+        raise kind(f"{error.code}: {error}") from None
+    except Exception as error:  # noqa: BLE001 the point is to catch all
+        raise AirflowException(_place(error)) from None
+
+
+def _place(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+    return f"internal: {type(error).__name__} at {where}. Its text is not shown because it may hold a lead's data"
+
+
+@task
+def extract(batch_id: str) -> dict[str, Any]:
+    """Take the pending leads that may go out of the queue, and freeze the batch's configuration."""
+    with airflow_errors():
+        from leadferry.batch.load import config_folder, load_batch
+        from leadferry.connections import lead_store
+        from leadferry.delivery.extract import extract as claim_leads
+        from leadferry.delivery.notices import tell_nothing_to_deliver
+        from leadferry.states import DeliveryState
+
+        database = lead_store()
+        batch = load_batch(batch_id, config=config_folder())
+        claimed = claim_leads(database, batch, _trigger())
+        if claimed.state is DeliveryState.SKIPPED:
+            tell_nothing_to_deliver(batch, claimed)
+            raise AirflowSkipException(f"Nothing to deliver: {claimed.reason}. The leads stay in the queue")
+        return {
+            "delivery_id": claimed.delivery_id,
+            "included": claimed.included,
+            "withheld": claimed.withheld,
+        }
+
+
+@task
+def render(batch_id: str) -> list[dict[str, Any]]:
+    """Write the claimed leads into the batch's files, complete and hashed, in the archive."""
+    with airflow_errors():
+        from leadferry.archive import Archive
+        from leadferry.connections import lead_store
+        from leadferry.delivery.render import render as render_files
+
+        database = lead_store()
+        files = render_files(database, Archive.from_environment(), _delivery_id(database, batch_id))
+        return [
+            {"name": file.name, "rows": file.rows, "size": file.size, "sha256": file.sha256} for file in files
+        ]
+
+
+@task
+def deliver(batch_id: str, destination_id: str) -> int:
+    """Send the files to one destination, verify that they arrived, and store the receipt."""
+    with airflow_errors():
+        from leadferry.archive import Archive
+        from leadferry.connections import lead_store
+        from leadferry.delivery.deliver import deliver as send_files
+
+        database = lead_store()
+        return send_files(
+            database, Archive.from_environment(), _delivery_id(database, batch_id), destination_id
+        )
+
+
+@task
+def mark_delivered(batch_id: str) -> dict[str, Any]:
+    """Close the delivery in the lead store; what was not delivered goes back to the queue, and the run fails."""
+    with airflow_errors():
+        from leadferry.archive import Archive
+        from leadferry.connections import lead_store
+        from leadferry.delivery.notices import tell_failure
+        from leadferry.delivery.settle import SUCCESSES, explain, settle
+        from leadferry.states import DeliveryState
+        from leadferry.store import ledger
+
+        database = lead_store()
+        delivery_id = _delivery_id(database, batch_id)
+        settlement = settle(database, Archive.from_environment(), delivery_id)
+        if settlement.state not in SUCCESSES:
+            tell_failure(ledger.get_delivery(database, delivery_id), settlement)
+            raise AirflowFailException(explain(settlement))
+        if settlement.state is DeliveryState.SKIPPED:
+            raise AirflowSkipException(f"Nothing was to be delivered: {settlement.reason}")
+        return {"delivery_id": delivery_id, "state": str(settlement.state), "leads": settlement.included}
+
+
+def _delivery_id(database: Any, batch_id: str) -> int:
+    """Find this run's delivery in the store: XCom is for people to look at, not to rely on."""
+    from leadferry.store.ledger import delivery_of_run
+
+    return delivery_of_run(database, batch_id=batch_id, run_id=_run().run_id)
+
+
+def _run() -> Any:
+    return get_current_context()["dag_run"]
+
+
+def _trigger() -> Any:
+    from leadferry.delivery.extract import Trigger
+    from leadferry.delivery.params import DeliverNow
+
+    run = _run()
+    by_hand = run.run_type == "manual"
+    return Trigger(
+        run_id=run.run_id,
+        departs_at=run.run_after,
+        params=DeliverNow.parse(get_current_context()["params"]) if by_hand else DeliverNow(),
+        actor=(run.triggering_user_name or "unknown") if by_hand else None,
+    )
