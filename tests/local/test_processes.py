@@ -39,7 +39,7 @@ def made(tmp_path: Path) -> Iterator[Processes]:
 def start(made: Processes, tmp_path: Path) -> Callable[[str, str], None]:
     def start(name: str, script: str) -> None:
         command = [sys.executable, "-c", textwrap.dedent(script)]
-        made.start(name, command, environment=dict(os.environ), folder=tmp_path)
+        made.start(name, command, environment=dict(os.environ), folder=tmp_path, announces=True)
 
     return start
 
@@ -74,7 +74,7 @@ def test_what_a_killed_runner_left_is_stopped_by_the_next_one(tmp_path):
         from leadferry.local.processes import Processes
         processes = Processes(pathlib.Path("run"), logs=pathlib.Path("logs"))
         processes.start("family", [sys.executable, "-c", {textwrap.dedent(FAMILY)!r}],
-                        environment=dict(os.environ), folder=pathlib.Path.cwd())
+                        environment=dict(os.environ), folder=pathlib.Path.cwd(), announces=True)
         print(processes.announcement("family")["child"], flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """

@@ -53,7 +53,7 @@ def _deliver(try_out: TryOut, *, workspace: Workspace) -> bool:
     """Deliver, print the table, and say whether all that should have arrived did."""
     batches, errors = load_all(PROJECT / "config")
     samples = [batch for batch in batches if batch.enabled and set(batch.flows) & set(SAMPLES)]
-    try_out.start()
+    try_out.start(samples)
     found = try_out.deliver(samples)
     _show(found, workspace=workspace)
     for error in errors:

@@ -78,16 +78,22 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(
-        self, name: str, command: Sequence[str], *, environment: Mapping[str, str], folder: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        announces: bool = False,
     ) -> None:
-        """Start a process; what it writes to standard error goes to `<logs>/<name>.log`, the rest to its record."""
-        with self._said(name).open("wb") as said, self._log(name).open("ab") as log:
+        """Start a process whose output goes to `<logs>/<name>.log`; of one that `announces`, only standard error."""
+        with self._log(name).open("ab") as log, self._said(name).open("wb") as said:
             process = subprocess.Popen(  # noqa: S603 the commands are this package's own
                 command,
                 env=dict(environment),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
+                stdout=said if announces else log,
                 stderr=log,
                 start_new_session=True,
             )

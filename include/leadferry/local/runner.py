@@ -29,7 +29,7 @@ from leadferry.local.airflow import ENDED, AirflowApi
 from leadferry.local.arrivals import Arrival, arrivals, clock, in_flight
 from leadferry.local.postgres import EmbeddedPostgres
 from leadferry.local.processes import LocalRunError, Processes
-from leadferry.local.settings import environment, write_passwords
+from leadferry.local.settings import environment, plain_environment, write_passwords
 from leadferry.local.workspace import PROJECT, Workspace
 from leadferry.store.database import Database
 
@@ -54,6 +54,7 @@ class TryOut:
         self._port = port or _free_port()
         self._postgres: EmbeddedPostgres | None = None
         self._environment: Mapping[str, str] = {}
+        self._connections: dict[str, dict[str, Any]] = {}
         self._began = time.monotonic()
         self.url = f"http://127.0.0.1:{self._port}"
         self.api = AirflowApi(self.url, password=workspace.secrets().admin_password)
@@ -88,15 +89,15 @@ class TryOut:
             raise LocalRunError("PostgreSQL is not started yet")
         return self._postgres
 
-    def start(self) -> None:
-        """Start everything and return when Airflow says that it is healthy."""
+    def start(self, batches: Sequence[Batch]) -> None:
+        """Start everything that these batches need and return when Airflow says that it is healthy."""
         self._start_postgres()
-        connections = self._start_receivers()
+        self._connections = self._start_receivers(batches)
         self._environment = environment(
             self._workspace,
             port=self._port,
             postgres_socket=self._running_postgres.socket_folder,
-            connections=connections,
+            connections=self._connections,
             inherited=os.environ,
         )
         self._write_shell_file()
@@ -117,6 +118,8 @@ class TryOut:
         ids = [batch.id for batch in batches]
         self._until(lambda: not in_flight(self.database, ids), what="the last delivery is settled")
         self._say("all runs have ended")
+        inbox = self._workspace.inbox("s3")
+        receivers.fetch_objects(self._connections["local_s3"], batches=batches, inbox=inbox)
         return arrivals(self.database, states, since=since)
 
     def _make_pools(self, batches: Sequence[Batch]) -> None:
@@ -149,11 +152,12 @@ class TryOut:
         self._postgres.ensure_database("airflow")
         self._say("PostgreSQL is up")
 
-    def _start_receivers(self) -> dict[str, dict[str, Any]]:
-        receivers.start_all(self._processes, workspace=self._workspace)
-        connections = receivers.connections(self._processes, workspace=self._workspace)
+    def _start_receivers(self, batches: Sequence[Batch]) -> dict[str, dict[str, Any]]:
+        plain = plain_environment(self._workspace, inherited=os.environ)
+        receivers.start_all(self._processes, workspace=self._workspace, batches=batches, environment=plain)
+        found = receivers.connections(self._processes)
         self._say(f"receivers listen: {', '.join(receivers.NAMES)}")
-        return connections
+        return found
 
     @property
     def _migrated(self) -> Path:

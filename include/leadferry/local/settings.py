@@ -37,27 +37,27 @@ def environment(
         connections: Airflow connections by id, in the JSON form of Airflow.
         inherited: the caller's environment, such as `os.environ`.
     """
-    kept = {name: value for name, value in inherited.items() if not name.startswith(_FOREIGN)}
     store = {"conn_type": "postgres", "host": postgres_socket, "login": "postgres", "schema": "leadferry"}
     return {
-        **kept,
-        **_plain(workspace),
+        **plain_environment(workspace, inherited=inherited),
         **_airflow(workspace, port=port, postgres_socket=postgres_socket),
         **_connections({"leadferry": store, **connections}),
     }
 
 
-def _plain(workspace: Workspace) -> dict[str, str]:
+def plain_environment(workspace: Workspace, *, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that has nothing to do with Airflow: what was inherited, and our folders."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(_FOREIGN)}
     settings = {
         "LEADFERRY_CONFIG": str(PROJECT / "config"),
         "LEADFERRY_ARCHIVE": str(workspace.archive),
         "PYTHONUNBUFFERED": "1",
         # Airflow starts children by name, so the environment's commands come first.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",
     }
     if len(str(workspace.temporary)) <= _LONGEST_TEMPORARY_PATH:
         settings["TMPDIR"] = str(workspace.temporary)
-    return settings
+    return {**kept, **settings}
 
 
 def _airflow(workspace: Workspace, *, port: int, postgres_socket: str) -> dict[str, str]:
@@ -76,6 +76,9 @@ def _airflow(workspace: Workspace, *, port: int, postgres_socket: str) -> dict[s
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords_file(workspace)),
         # The tasks' API is served by the same server: its address must follow the port, or every task fails.
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        # A task's supervisor sleeps this many seconds when the task closes its sockets a moment before it ends (seen
+        # for two of three tasks), and keeps one of the few slots meanwhile; the default of 5 costs minutes.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "API__HOST": "127.0.0.1",
         "API__PORT": str(port),
         "API__BASE_URL": url,
