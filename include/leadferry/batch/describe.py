@@ -91,12 +91,10 @@ def _retries(batch: Batch) -> str:
     retry = batch.retry
     if retry.attempts == 1:
         return "A failed delivery is not tried again by itself."
-    pauses = f"the first after {duration(retry.first_delay)}"
-    if retry.factor > 1:
-        pauses += (
-            f", then {retry.factor:g} times the pause before, never more than {duration(retry.max_delay)}"
-        )
-    return f"A delivery that fails for a passing reason is tried {_count(retry.attempts, 'time')} in all; {pauses}."
+    pauses = f"again after {duration(retry.first_delay)}"
+    if retry.factor > 1 and retry.max_delay > retry.first_delay:
+        pauses += f", each further pause {retry.factor:g} times as long, at most {duration(retry.max_delay)}"
+    return f"A delivery that fails for a passing reason is tried {retry.attempts} times in all: {pauses}."
 
 
 def _which(batch: Batch) -> Iterator[str]:
@@ -184,7 +182,7 @@ def _when_it_failed(batch: Batch) -> Iterator[str]:
 
 def _config(batch: Batch) -> Iterator[str]:
     text = yaml.dump(
-        batch.model_dump(mode="json", by_alias=True, exclude_none=True),
+        _said(batch.model_dump(mode="json", by_alias=True)),
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
@@ -197,10 +195,26 @@ def _config(batch: Batch) -> Iterator[str]:
     yield f"\n{fence}yaml\n{text.rstrip()}\n{fence}"
 
 
+def _said(value: Any) -> Any:
+    """Leave out what says nothing: no value, an empty text, list or mapping."""
+    if isinstance(value, dict):
+        return {key: _said(one) for key, one in value.items() if one not in (None, "", [], {})}
+    return [_said(one) for one in value] if isinstance(value, list) else value
+
+
 class _Dumper(yaml.CSafeDumper):
+    """Writes texts of several lines as blocks, and the same list twice as two lists."""
+
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
