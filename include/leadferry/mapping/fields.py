@@ -6,7 +6,8 @@ blocks: each block is one frame of claimed leads, and everything in it is done a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -101,6 +102,15 @@ class _Failures:
     mask: pl.Series
 
 
+@contextmanager
+def _told_of(field: OutputField) -> Iterator[None]:
+    """Say in errors which field they are about."""
+    try:
+        yield
+    except RenderError as error:
+        raise RenderError(f"field {field.to!r}: {error.what}", hint=error.next_step) from None
+
+
 class Mapping:
     """The columns of a file, ready to be made from blocks of claimed leads.
 
@@ -124,13 +134,16 @@ class Mapping:
         self._load_functions()
 
     def _load_functions(self) -> None:
+        """Import what the fields name, so that a mistake is found before the first lead is touched."""
         for field in self._fields:
             for step in field.transform:
-                if step.python:
+                if step.python is None:
+                    continue
+                with _told_of(field):
                     step.python.load()
                     if VALUE in self.sources:
                         raise RenderError(
-                            f"field {field.to!r}: a Python function gets its value as {VALUE!r}, which is also a lead field",
+                            f"python: a function gets the field's value as {VALUE!r}, which is also a lead field",
                             hint=f"Write the lead field as fields.{VALUE} in the batch file",
                         )
 
@@ -216,10 +229,8 @@ def _run(
 
     if step.python is None and values.dtype != pl.String:
         values = values.cast(pl.String)
-    try:
+    with _told_of(field):
         after = step.apply(values, context)
-    except RenderError as error:
-        raise RenderError(f"field {field.to!r}: {error.what}", hint=error.next_step) from None
     if step.python is None and after.null_count() != values.null_count():
         failures.append(_Failures(field=field, step=step.name, mask=after.is_null() & values.is_not_null()))
     return after

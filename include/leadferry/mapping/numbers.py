@@ -103,13 +103,26 @@ class Number(Options):
 
         if self.decimal_mark == "." and not self.thousands:
             return numbers
-        number = pl.lit(numbers)
-        whole = number.str.extract(r"^(-?\d+)", 1)
+        parts = numbers.str.splitn(".", 2).struct.unnest()
+        whole, rest = (parts.get_column(name) for name in parts.columns)
         if self.thousands:
-            # There is no look-ahead in the engine, so groups are counted from the front of the reversed digits.
-            backwards = whole.str.reverse().str.replace_all(r"(\d{3})", "${1}\n")
-            grouped = backwards.str.replace(r"\n(-?)$", "${1}").str.reverse()
-            whole = grouped.str.replace_all("\n", self.thousands, literal=True)
-        rest = number.str.extract(r"\.(\d+)$", 1)
-        marked = pl.concat_str([whole, pl.lit(self.decimal_mark), rest])
-        return pl.select(pl.coalesce(marked, whole)).to_series()
+            whole = _grouped(whole, mark=self.thousands)
+        marked = pl.concat_str(pl.lit(whole), pl.lit(self.decimal_mark), pl.lit(rest))
+        return pl.select(pl.coalesce(marked, pl.lit(whole))).to_series()
+
+
+def _grouped(whole: pl.Series, *, mark: str) -> pl.Series:
+    """Put the mark between groups of three digits, from the right; the sign stays in front."""
+    import polars as pl
+
+    frame = pl.DataFrame({"whole": whole}).select(
+        "whole", head=pl.col("whole").str.strip_prefix("-").str.head(-3), grouped=pl.col("whole").str.tail(3)
+    )
+    while (frame.get_column("head") != "").any():
+        head, grouped = pl.col("head"), pl.col("grouped")
+        longer = pl.concat_str(head.str.tail(3), pl.lit(mark), grouped)
+        frame = frame.with_columns(head=head.str.head(-3), grouped=pl.when(head != "").then(longer).otherwise(grouped))
+    # A number of up to three digits still has its sign, as the last three characters or fewer may hold it.
+    digits = pl.col("grouped").str.strip_prefix("-")
+    negative = pl.col("whole").str.starts_with("-")
+    return frame.select(pl.when(negative).then(pl.format("-{}", digits)).otherwise(digits)).to_series()

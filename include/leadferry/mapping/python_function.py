@@ -69,7 +69,7 @@ class PythonFunction(Options):
 
         if not isinstance(answer, pd.Series):
             raise RenderError(
-                f"python: {self.function} returned {type(answer).__name__}, not a pd.Series", hint=_HINT
+                f"python: {self.function} returned {type(answer).__name__}, not a pandas.Series", hint=_HINT
             )
         if not answer.index.equals(pd.RangeIndex(rows)):
             raise RenderError(
