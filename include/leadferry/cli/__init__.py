@@ -9,12 +9,16 @@ import sys
 
 import typer
 
-from leadferry.cli import config, schedule
+from leadferry.cli import airflow, config, schedule, store
 from leadferry.errors import LeadferryError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Scheduled lead delivery on Apache Airflow.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Scheduled lead delivery on Apache Airflow."
+)
 app.add_typer(config.app)
 app.add_typer(schedule.app)
+app.add_typer(store.app)
+app.add_typer(airflow.app)
 
 
 def main() -> None:

@@ -14,16 +14,33 @@ from rich.table import Table
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str, columns: Sequence[str]) -> None:
-    """Print rows as a table, or as a JSON list of objects with the same keys."""
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    title: str,
+    columns: Sequence[str],
+    brief: Sequence[str] | None = None,
+) -> None:
+    """Print rows as a table, or as a JSON list of objects with the same keys.
+
+    Args:
+        rows: mappings that have all `columns`.
+        as_json: print JSON.
+        title: stands above the table.
+        columns: in this order.
+        brief: the columns that a terminal has room for, where these are not all.
+    """
     if as_json:
-        typer.echo(json.dumps([{name: row[name] for name in columns} for row in rows], default=_plain, indent=2))
+        typer.echo(
+            json.dumps([{name: row[name] for name in columns} for row in rows], default=_plain, indent=2)
+        )
         return
     table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name.replace("_", " "))
+    for name in brief or columns:
+        table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*("" if row[name] is None else _plain(row[name]) for name in columns))
+        table.add_row(*("" if row[name] is None else _plain(row[name]) for name in brief or columns))
     Console().print(table)
 
 

@@ -1,0 +1,169 @@
+"""What people ask of the store: what waits, what went where, what became of this lead. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, func, literal, select
+
+from leadferry.errors import StoreError
+from leadferry.states import DeliveryState, LeadOutcome
+from leadferry.store.database import Database
+from leadferry.store.ledger import StoredFile
+from leadferry.store.tables import batch, delivery, delivery_lead, dispatch, file, lead, pending
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """What waits for one batch."""
+
+    leads: int
+    oldest_received_at: datetime | None
+    newest_received_at: datetime | None
+
+
+def queue_of(database: Database, batch_no: int) -> Queue:
+    """Count what waits for a batch; route new leads first (`leadferry.store.queue.route_new_leads`)."""
+    counts = select(
+        func.count().label("leads"),
+        func.min(pending.c.received_at).label("oldest_received_at"),
+        func.max(pending.c.received_at).label("newest_received_at"),
+    ).where(pending.c.batch_no == batch_no)
+    with database.transaction() as connection:
+        return Queue(**connection.execute(counts).mappings().one())
+
+
+def deliveries(database: Database, batch_id: str, *, limit: int = 20) -> Rows:
+    """List a batch's newest deliveries, newest first, each with its files and how many dispatches are confirmed."""
+    columns = [
+        delivery.c[name]
+        for name in (
+            "id",
+            "number",
+            "state",
+            "included",
+            "withheld",
+            "departs_at",
+            "settled_at",
+            "reason",
+            "run_id",
+        )
+    ]
+    newest = (
+        select(*columns, _files_of(delivery.c.id), _dispatches_of(delivery.c.id))
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(batch.c.id == batch_id)
+        .order_by(delivery.c.id.desc())
+        .limit(limit)
+    )
+    with database.transaction() as connection:
+        return [dict(row) for row in connection.execute(newest).mappings()]
+
+
+def _files_of(delivery_id: ColumnElement[int]) -> ColumnElement[Any]:
+    names = select(func.string_agg(file.c.name, ", ")).where(file.c.delivery_id == delivery_id)
+    return names.scalar_subquery().label("files")
+
+
+def _dispatches_of(delivery_id: ColumnElement[int]) -> ColumnElement[Any]:
+    confirmed = func.count().filter(dispatch.c.state == "confirmed")
+    counts = select(func.concat(confirmed, " of ", func.count())).where(dispatch.c.delivery_id == delivery_id)
+    return counts.scalar_subquery().label("confirmed")
+
+
+def dispatches(database: Database, delivery_id: int) -> Rows:
+    """List what was sent where by a delivery, with the evidence or the error."""
+    query = (
+        select(
+            dispatch.c.id,
+            dispatch.c.destination,
+            dispatch.c.addressee,
+            dispatch.c.state,
+            dispatch.c.attempts,
+            file.c.id.label("file_id"),
+            file.c.name.label("file"),
+            file.c.rows,
+            file.c.size,
+            file.c.sha256,
+            dispatch.c.receipt["location"].astext.label("location"),
+            dispatch.c.error_code,
+            dispatch.c.error,
+        )
+        .join(file, file.c.id == dispatch.c.file_id)
+        .where(dispatch.c.delivery_id == delivery_id)
+        .order_by(dispatch.c.id)
+    )
+    with database.transaction() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def withheld_reasons(database: Database, delivery_id: int) -> Rows:
+    """Count a delivery's withheld leads by reason, most frequent first."""
+    query = (
+        select(delivery_lead.c.reason, func.count().label("leads"))
+        .where(delivery_lead.c.delivery_id == delivery_id, delivery_lead.c.outcome == LeadOutcome.WITHHELD)
+        .group_by(delivery_lead.c.reason)
+        .order_by(func.count().desc(), delivery_lead.c.reason)
+    )
+    with database.transaction() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def lead_history(database: Database, lead_id: int) -> Rows:
+    """List where a lead went and where it waits, oldest first, a row per batch and delivery.
+
+    Raises:
+        StoreError: there is no such lead.
+    """
+    delivered = (delivery_lead.c.outcome == LeadOutcome.INCLUDED) & delivery.c.state.in_(
+        [DeliveryState.DELIVERED, DeliveryState.PARTIAL]
+    )
+    outcome = case((delivered, literal("delivered")), else_=func.text(delivery_lead.c.outcome))
+    went = (
+        select(
+            batch.c.id.label("batch"),
+            delivery.c.id.label("delivery"),
+            outcome.label("outcome"),
+            delivery_lead.c.reason,
+            delivery.c.departs_at.label("at"),
+        )
+        .join(delivery, delivery.c.id == delivery_lead.c.delivery_id)
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(delivery_lead.c.lead_id == lead_id)
+        .order_by(delivery.c.id)
+    )
+    waits = (
+        select(batch.c.id.label("batch"), pending.c.received_at.label("at"))
+        .join(batch, batch.c.no == pending.c.batch_no)
+        .where(pending.c.lead_id == lead_id)
+        .order_by(batch.c.id)
+    )
+    with database.transaction() as connection:
+        if connection.scalar(select(lead.c.id).where(lead.c.id == lead_id)) is None:
+            raise StoreError(f"There is no lead {lead_id}")
+        past = [dict(row) for row in connection.execute(went).mappings()]
+        now = [
+            {"batch": row.batch, "delivery": None, "outcome": "pending", "reason": None, "at": row.at}
+            for row in connection.execute(waits)
+        ]
+    return [*past, *now]
+
+
+def get_file(database: Database, file_id: int) -> StoredFile:
+    """Return a file of the ledger.
+
+    Raises:
+        StoreError: there is no such file.
+    """
+    columns = [file.c[name] for name in StoredFile.__dataclass_fields__]
+    with database.transaction() as connection:
+        row = connection.execute(select(*columns).where(file.c.id == file_id)).mappings().one_or_none()
+    if row is None:
+        raise StoreError(
+            f"There is no file {file_id}", hint="`leadferry deliveries BATCH` names the deliveries"
+        )
+    return StoredFile(**row)
