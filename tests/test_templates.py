@@ -146,6 +146,11 @@ def test_a_time_without_a_zone_is_refused():
         values(departs_at=at("2026-01-01T00:00").replace(tzinfo=None))
 
 
+def test_an_unknown_locale_is_told():
+    with pytest.raises(ValueError, match="'xx' is no known locale"):
+        values(locale="xx")
+
+
 @pytest.mark.req("R091")
 @pytest.mark.parametrize(
     ("text", "says"),

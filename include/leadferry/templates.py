@@ -316,7 +316,7 @@ def variables(  # noqa: PLR0913 - the one place where every variable is named
         file_parts: how many parts there are.
 
     Raises:
-        ValueError: a time without a zone, or an unknown zone.
+        ValueError: a time without a zone, an unknown zone or an unknown locale.
     """
     zone = zoneinfo.ZoneInfo(timezone)
     return {
@@ -341,8 +341,14 @@ def _local(moment: datetime, zone: zoneinfo.ZoneInfo) -> datetime:
 
 
 def _times(moment: datetime, *, locale: str) -> dict[str, str]:
+    from babel import Locale
+    from babel.core import UnknownLocaleError
     from babel.dates import format_date
 
+    try:
+        language = Locale.parse(locale.replace("-", "_"))
+    except (UnknownLocaleError, ValueError):
+        raise ValueError(f"{locale!r} is no known locale; write it as en_US or de_DE") from None
     return {
         "date": f"{moment:%Y-%m-%d}",
         "time": f"{moment:%H%M}",
@@ -353,8 +359,8 @@ def _times(moment: datetime, *, locale: str) -> dict[str, str]:
         "minute": f"{moment:%M}",
         "quarter": str((moment.month + 2) // 3),
         "week": f"{moment:%G}-W{moment:%V}",
-        "weekday": format_date(moment, "EEEE", locale=locale),
-        "month_name": format_date(moment, "LLLL", locale=locale),
+        "weekday": format_date(moment, "EEEE", locale=language),
+        "month_name": format_date(moment, "LLLL", locale=language),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leadferry.errors import RenderError
 from leadferry.mapping.dates import Date
 from leadferry.mapping.step import Context
 
@@ -108,3 +109,9 @@ def test_instants_are_converted_as_python_does_in_any_zone(moments, zone, templa
     assert run(template, *texts, zone=zone) == [
         moment.astimezone(ZoneInfo(zone)).strftime(template) for moment in moments
     ]
+
+
+def test_a_locale_may_be_written_with_a_dash_and_an_unknown_one_is_told():
+    assert run("%B", "2026-01-31", locale="de-DE") == ["Januar"]
+    with pytest.raises(RenderError, match="'xx_XX' is no known locale"):
+        run("%B", "2026-01-31", locale="xx_XX")

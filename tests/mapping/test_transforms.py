@@ -74,6 +74,7 @@ ALL_STEPS = [
     {"cut": 3},
     {"pad": {"width": 3, "with": "0"}},
     {"boolean": {"true": "Y"}},
+    *({"type": kind} for kind in ("integer", "number", "boolean", "date", "datetime")),
 ]
 
 
@@ -144,7 +145,7 @@ def test_the_json_schema_lists_words_and_options_as_they_are_written():
 
     assert words["enum"] == ["trim", "collapse", "upper", "lower", "title", "digits"]
     assert set(options["properties"]) == {
-        *("regex", "replace", "lookup", "number", "date", "phone", "cut", "pad", "boolean", "python"),
+        *("regex", "replace", "lookup", "number", "date", "phone", "cut", "pad", "boolean", "type", "python"),
     }
     assert (options["minProperties"], options["maxProperties"], options["additionalProperties"]) == (
         1,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
+from leadferry.errors import RenderError
 from leadferry.mapping.step import Context, Options
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Date(Options):
         """Read every value and write it anew; what no input format fits fails."""
         zone = self.timezone or context.timezone
         with_zone = bool(_codes(self.format) & _ZONE_CODES)
-        moments = _read(values.str.strip_chars(), formats=self.input, zone=zone, with_zone=with_zone)
+        moments = read(values.str.strip_chars(), formats=self.input, zone=zone, with_zone=with_zone)
         if _codes(self.format) & _TIME_CODES:
             return _write(moments, template=self.format, locale=context.locale)
         # A block has few different days: each is written once.
@@ -112,7 +113,7 @@ class Date(Options):
         return written.gather(place) if len(distinct) else written.clear(len(days))
 
 
-def _read(values: pl.Series, *, formats: list[str], zone: str, with_zone: bool) -> pl.Series:
+def read(values: pl.Series, *, formats: list[str], zone: str, with_zone: bool = False) -> pl.Series:
     """Return wall-clock times in the zone; aware ones when the offset is to be written."""
     import polars as pl
 
@@ -209,12 +210,17 @@ def _name(moments: pl.Series, *, code: str, locale: str) -> pl.Expr:
 
 def _names(kind: str, *, width: Literal["abbreviated", "wide"], locale: str) -> list[str]:
     """Return names in a language: of the months, of the days from Monday on, or of morning and afternoon."""
-    from babel.dates import get_day_names, get_month_names, get_period_names
+    from babel import Locale
+    from babel.core import UnknownLocaleError
 
+    try:
+        language = Locale.parse(locale.replace("-", "_"))
+    except (UnknownLocaleError, ValueError):
+        raise RenderError(
+            f"date: {locale!r} is no known locale", hint="Write the recipient's locale as en_US or de_DE"
+        ) from None
     if kind == "periods":
-        periods = get_period_names(width="abbreviated", context="format", locale=locale)
+        periods = language.day_periods["format"]["abbreviated"]
         return [periods["am"], periods["pm"]]
-    names = (
-        get_day_names(width, "format", locale) if kind == "days" else get_month_names(width, "format", locale)
-    )
+    names = (language.days if kind == "days" else language.months)["format"][width]
     return [names[number] for number in sorted(names)]

@@ -189,7 +189,7 @@ class Mapping:
             values = _without_empty(
                 _run(step, field=field, values=before, context=context, failures=failures)
             )
-        if field.default is not None and values.null_count():
+        if field.default is not None:
             values = _with_default(values, field.default)
         return values.alias(field.to)
 
@@ -239,6 +239,7 @@ def _run(
 def _with_default(values: pl.Series, default: str) -> pl.Series:
     import polars as pl
 
+    # A default is text, so the whole column is, in every block: also in one where no value is missing.
     text = values if values.dtype == pl.String else values.cast(pl.String)
     return pl.select(pl.lit(text).fill_null(pl.lit(default))).to_series()
 

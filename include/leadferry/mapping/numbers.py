@@ -121,7 +121,9 @@ def _grouped(whole: pl.Series, *, mark: str) -> pl.Series:
     while (frame.get_column("head") != "").any():
         head, grouped = pl.col("head"), pl.col("grouped")
         longer = pl.concat_str(head.str.tail(3), pl.lit(mark), grouped)
-        frame = frame.with_columns(head=head.str.head(-3), grouped=pl.when(head != "").then(longer).otherwise(grouped))
+        frame = frame.with_columns(
+            head=head.str.head(-3), grouped=pl.when(head != "").then(longer).otherwise(grouped)
+        )
     # A number of up to three digits still has its sign, as the last three characters or fewer may hold it.
     digits = pl.col("grouped").str.strip_prefix("-")
     negative = pl.col("whole").str.starts_with("-")

@@ -188,8 +188,8 @@ class Pad(Options):
         return values.str.pad_end(self.width, self.with_)
 
 
-_TRUE = ("true", "t", "yes", "y", "on", "1")
-_FALSE = ("false", "f", "no", "n", "off", "0")
+TRUE = ("true", "t", "yes", "y", "on", "1")
+FALSE = ("false", "f", "no", "n", "off", "0")
 
 
 def _name_of_truth(key: Any) -> Any:
@@ -216,6 +216,6 @@ class Boolean(Options):
         """Translate every truth value, whatever its case; anything else fails."""
         import polars as pl
 
-        words = dict.fromkeys(_TRUE, self.true) | dict.fromkeys(_FALSE, self.false)
+        words = dict.fromkeys(TRUE, self.true) | dict.fromkeys(FALSE, self.false)
         plain = values.str.strip_chars().str.to_lowercase()
         return plain.replace_strict(words, default=None, return_dtype=pl.String)

@@ -17,6 +17,7 @@ from leadferry.mapping.phone import Phone
 from leadferry.mapping.python_function import PythonFunction
 from leadferry.mapping.step import Context, Options
 from leadferry.mapping.text import WORDS, Boolean, Cut, Lookup, Pad, Regex, Replace
+from leadferry.mapping.typed import Typed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,6 +64,9 @@ class Transform(BaseModel):
     )
     pad: Pad | None = Field(default=None, description="Fill up to a width.")
     boolean: Boolean | None = Field(default=None, description="Write a truth value in the recipient's words.")
+    type: Annotated[Typed, _short("to", str, Typed)] | None = Field(
+        default=None, description="Make the text a number, date or truth value for formats that know them."
+    )
     python: Annotated[PythonFunction, _short("function", str, PythonFunction)] | None = Field(
         default=None,
         description="Call a Python function with a pandas DataFrame; its dotted name, or options.",
