@@ -1,17 +1,25 @@
-"""What every file format promises: a stream of frames in, deterministic bytes out, constant memory."""
+"""What every file format promises: a stream of frames in, deterministic bytes out, constant memory.
+
+Also what several formats need on the way: frames made ready for writing, changed and refused values counted by
+column, dotted column names as a tree. Formats do not import each other, so it stands here.
+"""
 
 from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from leadferry.errors import RenderError
+
 if TYPE_CHECKING:
-    import polars
+    import polars as pl
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +36,11 @@ class Change:
     """What happened to them, for a reader: `control characters removed`."""
 
     def __str__(self) -> str:
-        return f"column {self.column!r}: {self.what} in {self.values} {'value' if self.values == 1 else 'values'}"
+        return f"{_values(self.values, self.column)}: {self.what}"
+
+
+def _values(count: int, column: str) -> str:
+    return f"{count} {'value' if count == 1 else 'values'} of column {column!r}"
 
 
 def log_change(change: Change) -> None:
@@ -68,7 +80,7 @@ class FormatBase(BaseModel, abc.ABC):
         return []
 
     @abc.abstractmethod
-    def write(self, frames: Iterable[polars.DataFrame], out: BinaryIO, context: FileContext) -> None:
+    def write(self, frames: Iterable[pl.DataFrame], out: BinaryIO, context: FileContext) -> None:
         """Write all frames to `out` as one complete file.
 
         The same frames and context give the same bytes, on any day and machine.
@@ -83,3 +95,230 @@ class FormatBase(BaseModel, abc.ABC):
         Raises:
             RenderError: a value cannot be written in this format (says column and count, never the value).
         """
+
+
+class Tally:
+    """Counts, over all frames of one file, the values that were changed and those that cannot be written at all."""
+
+    def __init__(self, context: FileContext) -> None:
+        self._context = context
+        self._changed: Counter[tuple[str, str]] = Counter()
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self.hint = ""
+        """What the reader should do about refused values."""
+
+    def changed(self, column: str, values: int, what: str) -> None:
+        """Count values that are written differently from what they are."""
+        self._changed[column, what] += values
+
+    def refused(self, column: str, values: int, what: str, *, hint: str) -> None:
+        """Count values that cannot be written; the file fails once all frames were counted."""
+        self._refused[column, what] += values
+        self.hint = hint
+
+    @property
+    def failed(self) -> bool:
+        """Whether the file can no longer be completed."""
+        return bool(self._refused)
+
+    def close(self) -> None:
+        """Report what was changed.
+
+        Raises:
+            RenderError: at least one value could not be written.
+        """
+        if self._refused:
+            told = [f"{_values(count, column)} {what}" for (column, what), count in self._refused.items()]
+            raise RenderError("; ".join(told), hint=self.hint)
+        for (column, what), count in self._changed.items():
+            self._context.report(Change(column=column, values=count, what=what))
+
+
+Step = Callable[["pl.DataFrame", Tally], "pl.DataFrame"]
+"""Makes the values of one frame fit the format, and counts what it changed or cannot accept."""
+
+
+def prepared(frames: Iterable[pl.DataFrame], context: FileContext, *steps: Step) -> Iterator[pl.DataFrame]:
+    """Yield the frames ready for writing: the file's columns in order, simple types, every step taken.
+
+    There is always a first frame, without rows where there are no leads; no later frame is without rows.
+    After a refused value the rest is only counted, so that the error tells the whole number.
+
+    Raises:
+        RenderError: values were refused, or the frames do not hold as many leads as the context says.
+    """
+    tally, rows = Tally(context), 0
+    for number, frame in enumerate(frames):
+        rows += frame.height
+        if number and frame.is_empty():
+            continue
+        ready = _simple(frame.select(context.columns))
+        for step in steps:
+            ready = step(ready, tally)
+        if not tally.failed:
+            yield ready
+    if rows != context.rows:
+        raise RenderError(
+            f"the file should hold {context.rows} leads, but {rows} came",
+            hint="Nothing was sent; clear the task 'render' to write the file again",
+        )
+    tally.close()
+
+
+def _simple(frame: pl.DataFrame) -> pl.DataFrame:
+    """Turn the types that only JSON could express into text: lists and structs as JSON, bytes as base64."""
+    import polars as pl
+
+    changed = []
+    for name, dtype in frame.schema.items():
+        column = pl.col(name)
+        if dtype.is_nested():
+            # The JSON of {"v": <value>} without its wrapping: polars writes only structs as JSON.
+            whole = pl.struct(column.alias("v")).struct.json_encode()
+            text = whole.str.slice(len('{"v":')).str.head(-len("}"))
+            changed.append(pl.when(column.is_not_null()).then(text).alias(name))
+        elif dtype == pl.Binary:
+            changed.append(column.bin.encode("base64"))
+        elif dtype == pl.Duration:
+            changed.append(column.dt.to_string("iso"))
+        elif dtype in (pl.Categorical, pl.Enum, pl.Null):
+            changed.append(column.cast(pl.String))
+    return frame.with_columns(changed) if changed else frame
+
+
+def text_columns(frame: pl.DataFrame) -> list[str]:
+    """Return the names of the columns that hold text."""
+    import polars as pl
+
+    return [name for name, dtype in frame.schema.items() if dtype == pl.String]
+
+
+def columns_where(frame: pl.DataFrame, test: Callable[[pl.Expr], pl.Expr]) -> dict[str, int]:
+    """Count the values that pass a test, for each text column that has any."""
+    import polars as pl
+
+    columns = text_columns(frame)
+    if not columns:
+        return {}
+    counts = frame.select(test(pl.col(columns)).sum()).row(0, named=True)
+    return {name: count for name, count in counts.items() if count}
+
+
+ControlCharacters = Literal["remove", "replace", "fail"]
+"""What becomes of characters that XML 1.0 cannot hold, not even escaped."""
+
+_FORBIDDEN = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{fffe}\x{ffff}]"
+"""https://www.w3.org/TR/xml/#charsets; no lone surrogates, since polars text has none."""
+
+
+def without_control_characters(policy: ControlCharacters) -> Step:
+    """Return the step that takes the characters out that XML 1.0 forbids; Excel files are XML as well."""
+
+    def step(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
+        import polars as pl
+
+        hits = columns_where(frame, lambda column: column.str.contains(_FORBIDDEN))
+        for name, values in hits.items():
+            if policy == "fail":
+                hint = "Set control_characters: remove or replace, or correct the leads"
+                tally.refused(
+                    name, values, "hold control characters, which this format cannot have", hint=hint
+                )
+            else:
+                tally.changed(name, values, f"control characters {policy}d")
+        if policy == "fail" or not hits:
+            return frame
+        return frame.with_columns(
+            pl.col(list(hits)).str.replace_all(_FORBIDDEN, "" if policy == "remove" else "\ufffd")
+        )
+
+    return step
+
+
+Tree = dict[str, "str | Tree"]
+"""Names by level; a leaf is the column whose value stands there."""
+
+
+def tree(columns: Mapping[str, str]) -> Tree:
+    """Arrange columns by the dots in their paths; siblings keep the order in which they first appear.
+
+    Args:
+        columns: for each column its path, such as `contact.name`.
+
+    Raises:
+        ValueError: a path has an empty part, or two columns cannot both have their place; says which.
+    """
+    root: Tree = {}
+    for column, path in columns.items():
+        *parents, last = parts = path.split(".")
+        if not all(parts):
+            raise ValueError(f"column {column!r} has an empty part between its dots")
+        level = root
+        for parent in parents:
+            below = level.setdefault(parent, {})
+            if isinstance(below, str):
+                raise ValueError(  # noqa: TRY004 - the names are wrong, not their type
+                    f"column {column!r} would stand inside column {below!r}, which has a value"
+                )
+            level = below
+        if last in level:
+            raise ValueError(f"column {column!r} has the same place as another column")
+        level[last] = column
+    return root
+
+
+def refuse_bad_columns(written_by: FormatBase, context: FileContext) -> None:
+    """Raise `RenderError` for the first column name that the format cannot have."""
+    for problem in written_by.problems(context.columns):
+        raise RenderError(problem, hint="Correct the field's name in the batch file")
+
+
+def nested_problems(columns: Sequence[str]) -> list[str]:
+    """Say why these column names cannot be nested by their dots; empty when they can."""
+    try:
+        tree({name: name for name in columns})
+    except ValueError as error:
+        return [f"{error}; rename it, or set nested: false"]
+    return []
+
+
+def json_lines(frame: pl.DataFrame, *, nested: bool, nulls: bool) -> bytes:
+    """Return the leads as JSON objects, one to a line, UTF-8, each line ended by LF.
+
+    Args:
+        frame: as `prepared` yields it.
+        nested: make objects of dotted column names.
+        nulls: write `null` where a lead has no value; otherwise leave the key out.
+    """
+    import polars as pl
+
+    if nested:
+        frame = frame.select(
+            _struct(name, below) for name, below in tree({n: n for n in frame.columns}).items()
+        )
+    block = BytesIO()
+    frame.with_columns(pl.selectors.decimal().cast(pl.Float64)).write_ndjson(block)
+    if nulls:
+        return block.getvalue()
+    return b"".join(_without_nulls(line) for line in block.getvalue().splitlines(keepends=True))
+
+
+def _struct(name: str, below: str | Tree) -> pl.Expr:
+    import polars as pl
+
+    if isinstance(below, str):
+        return pl.col(below).alias(name)
+    return pl.struct(_struct(*one) for one in below.items()).alias(name)
+
+
+def _without_nulls(line: bytes) -> bytes:
+    import json
+
+    return json.dumps(_pruned(json.loads(line)), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _pruned(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _pruned(below) for key, below in value.items() if below is not None}
+    return {key: below for key, below in kept.items() if below != {}}
