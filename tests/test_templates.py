@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -305,3 +307,27 @@ def test_any_name_is_safe_and_stays_as_it_is_when_made_safe_again(text):
     assert name[-1] not in ". "
     assert name.split(".")[0].strip().upper() not in {"CON", "PRN", "AUX", "NUL", "COM1", "LPT1"}
     assert safe_file_name(name) == name
+
+
+DOCS = (Path(__file__).parents[1] / "docs" / "reference" / "templates.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.req("R112")
+def test_the_page_lists_every_variable_with_a_true_example():
+    assert dict(re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \|", DOCS, re.MULTILINE)) == EXPECTED
+
+
+def test_the_templates_of_the_page_give_what_it_says():
+    examples = re.findall(r"^\| `(.*[{][{%].*)` \| `(.*)` \|$", DOCS, re.MULTILINE)
+
+    assert len(examples) == 4
+    assert [render(text.replace("\\|", "|"), values()) for text, _ in examples] == [
+        expected for _, expected in examples
+    ]
+
+
+def test_the_message_of_the_page_is_the_real_one():
+    with pytest.raises(BatchConfigError) as caught:
+        compile_template("{{ batch.nmae }}")
+
+    assert f"\n{caught.value}\n" in DOCS

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import polars as pl
 import pytest
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from leadferry.errors import RenderError
@@ -292,3 +296,29 @@ def run_python():
         ).stdout.strip()
 
     return run
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "reference" / "fields.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^\| `(\{.*\}|\w+)` \| `(.*)` \| `(.*)` \|$", DOCS, re.MULTILINE)
+
+
+@pytest.mark.req("R065", "R066")
+@pytest.mark.parametrize(("step", "value", "expected"), EXAMPLES)
+def test_the_examples_of_the_page_are_true(step, value, expected):
+    assert column({"from": "a", "transform": [yaml.safe_load(step)]}, a=[value]) == [expected]
+
+
+def test_the_page_has_examples_and_its_batch_files_are_valid():
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+
+    assert (len(EXAMPLES), len(blocks)) == (24, 2)
+    assert [len(READ.validate_python(yaml.safe_load(one)["fields"])) for one in blocks] == [8, 2]
+
+
+def test_the_page_names_every_key_and_every_step():
+    steps = OutputField.model_json_schema()["$defs"]["Transform"]["anyOf"]
+
+    assert [name for name in [*steps[0]["enum"], *steps[1]["properties"]] if f"`{name}`" not in DOCS] == []
+    assert [
+        name for name in OutputField.model_json_schema()["properties"] if f"| `{name}` |" not in DOCS
+    ] == []
