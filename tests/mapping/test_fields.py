@@ -236,6 +236,7 @@ def test_the_json_schema_uses_the_words_of_the_batch_file():
         "on_error",
     }
     assert schema["required"] == ["to"]
+    assert schema["oneOf"] == [{"required": ["from"]}, {"required": ["value"]}, {"required": ["concat"]}]
 
 
 def test_sources_are_what_the_field_and_its_functions_read():

@@ -39,7 +39,12 @@ class OutputField(BaseModel):
     """One column of the file."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, serialize_by_alias=True, validate_by_alias=True, validate_by_name=True
+        extra="forbid",
+        frozen=True,
+        serialize_by_alias=True,
+        validate_by_alias=True,
+        validate_by_name=True,
+        json_schema_extra={"oneOf": [{"required": [origin]} for origin in ("from", "value", "concat")]},
     )
 
     to: str = Field(min_length=1, description="The column's label, in any script.")
