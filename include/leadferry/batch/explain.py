@@ -259,7 +259,7 @@ def _unknown_key_text(fault: ErrorDetails, model: type[BaseModel]) -> str:
     location, key = fault["loc"][:-1], str(fault["loc"][-1])
     unwritten = {"id"} if location in ((), ("recipient",)) else set()  # their id is the file's name
     allowed = sorted({name for found in _models(model, location) for name in _keys(found)} - unwritten)
-    near = did_you_mean(key, allowed) or _elsewhere(model, key, location)
+    near = _elsewhere(model, key, location) or did_you_mean(key, allowed)
     return f"this key is not known here; allowed: {', '.join(allowed)}{near}"
 
 

@@ -273,21 +273,22 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check_file_name(batch_id: str, *, folder: Path, shown: Callable[[Path], str]) -> None:
-    """Refuse names that are no ids, and names that two files claim; reads no folder, so that it costs nothing."""
-    file, other = folder / f"{batch_id}.yaml", folder / f"{batch_id}.yml"
-    text = None
+    """Refuse names that are no ids, and names that two files claim; reads no folder while all is well."""
     if re.fullmatch(ID_PATTERN, batch_id) is None:
-        file, text = (file if file.exists() else other), _bad_name(batch_id, folder)
-    elif other.exists():
+        # A name that is no id may be a path to anywhere, so it is never made into one.
+        names = [file.name for file in _files(folder) if file.stem == batch_id]
+        raise _file_error(f"{shown(folder)}/{names[0] if names else batch_id}", _bad_name(batch_id, folder))
+    file, other = folder / f"{batch_id}.yaml", folder / f"{batch_id}.yml"
+    if other.exists():
         both = f"both {shown(file)} and {shown(other)} are there; keep one, named {file.name}"
-        file, text = other, both if file.exists() else f"rename this file to {file.name}"
-    elif not file.exists():
-        known = batch_ids(folder.parent)
-        raise BatchFileError.of(
-            [Problem(file=shown(file), line=1, text=f"there is no such file{did_you_mean(batch_id, known)}")]
-        )
-    if text:
-        raise BatchFileError.of([Problem(file=shown(file), line=1, text=text)])
+        raise _file_error(shown(other), both if file.exists() else f"rename this file to {file.name}")
+    if not file.exists():
+        near = did_you_mean(batch_id, batch_ids(folder.parent))
+        raise _file_error(shown(file), f"there is no such file{near}")
+
+
+def _file_error(shown: str, text: str) -> BatchFileError:
+    return BatchFileError.of([Problem(file=shown, line=1, text=text)])
 
 
 def _bad_name(batch_id: str, folder: Path) -> str:

@@ -86,7 +86,8 @@ def _print(report: Report) -> None:
         typer.echo(f"hint: {hint}")
     fine = len(report.batches)
     counts = f"{len(report.checked)} checked, {fine} fine, {len(report.broken)} broken"
-    typer.echo(f"{counts}; {len(report.problems)} problems, {len(report.hints)} hints")
+    problems, hints = len(report.problems), len(report.hints)
+    typer.echo(f"{counts}; {problems} problem{'s'[: problems != 1]}, {hints} hint{'s'[: hints != 1]}")
 
 
 def _as_data(report: Report, *, ok: bool) -> dict[str, Any]:

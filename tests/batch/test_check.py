@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import pytest
+
+from leadferry.batch.check import check
+
+from .conftest import BATCH
+
+TIDY = BATCH + "description: x\nselect: {rules: [{name: a, field: email, exists: true}]}\n"
+
+
+def hints(folder, **options) -> list[str]:
+    return [str(hint) for hint in check(folder.path, **options).hints]
+
+
+def test_a_tidy_folder_has_neither_problems_nor_hints(folder):
+    folder.batch(text=TIDY)
+
+    report = check(folder.path)
+
+    assert (report.checked, report.broken, report.problems, report.hints) == (["acme"], [], [], [])
+
+
+@pytest.mark.req("F09")
+def test_one_broken_of_five_is_one_broken(folder):
+    for batch_id in ("a", "b", "c", "d"):
+        folder.batch(batch_id, text=TIDY.replace("Acme, daily", f"Acme, {batch_id}"))
+    folder.batch("e", text=TIDY.replace("type: folder", "type: foldr"))
+
+    report = check(folder.path)
+
+    assert [batch.id for batch in report.batches] == ["a", "b", "c", "d"]
+    assert report.broken == ["e"]
+    assert [(problem.file, problem.line) for problem in report.problems] == [("config/batches/e.yaml", 10)]
+
+
+@pytest.mark.req("R018")
+def test_a_name_that_breaks_the_naming_pattern_is_pointed_out(folder):
+    folder.write("defaults.yaml", "naming: '^[A-Z][a-z]+, (daily|hourly)$'\n")
+    folder.batch("good", text=TIDY)
+    folder.batch("bad", text=TIDY.replace("Acme, daily", "acme stuff"))
+
+    assert hints(folder) == [
+        "config/batches/bad.yaml:1: name: 'acme stuff' does not fit the naming pattern ^[A-Z][a-z]+, (daily|hourly)$"
+    ]
+    assert check(folder.path).problems == []
+
+
+@pytest.mark.parametrize("pattern", ["'['", "5", "[a]"])
+def test_a_naming_pattern_that_is_none_is_a_problem(folder, pattern):
+    folder.write("defaults.yaml", f"tags: []\nnaming: {pattern}\n")
+    folder.batch(text=TIDY)
+
+    report = check(folder.path)
+
+    assert [str(problem) for problem in report.problems] == [
+        "config/defaults.yaml:2: naming: must be a regular expression"
+    ]
+    assert report.broken == []
+
+
+@pytest.mark.req("R018")
+def test_names_that_differ_only_in_case_name_each_other(folder):
+    folder.batch("one", text=TIDY)
+    folder.batch("two", text=TIDY.replace("Acme, daily", "ACME,  Daily"))
+
+    assert hints(folder) == [
+        "config/batches/one.yaml:1: name: the name differs at most in case and spaces from that of config/batches/two.yaml",
+        "config/batches/two.yaml:1: name: the name differs at most in case and spaces from that of config/batches/one.yaml",
+    ]
+    assert len(hints(folder, only="two")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BATCH + "description: x\n", "config/batches/acme.yaml:1: select.rules: no rules: every lead"),
+        (
+            TIDY.replace("description: x\n", ""),
+            "config/batches/acme.yaml:1: description: a description would help",
+        ),
+        (
+            TIDY.replace("{{ delivery.number }}", "leads"),
+            "config/batches/acme.yaml:8: files[0].name: the same name every time",
+        ),
+    ],
+)
+def test_what_is_mostly_not_meant_is_pointed_out(folder, text, told):
+    folder.batch(text=text)
+
+    (hint,) = hints(folder)
+
+    assert hint.startswith(told)
+
+
+def test_a_recipient_without_contacts_is_pointed_out_in_its_file(folder):
+    folder.write("recipients/acme.yaml", "name: Acme\n")
+    folder.batch(text=TIDY)
+
+    assert hints(folder) == [
+        "config/recipients/acme.yaml:1: contacts: nobody to call at the recipient when a delivery fails"
+    ]
+
+
+def test_files_that_are_never_read_are_pointed_out(folder):
+    folder.batch(text=TIDY)
+    folder.write("batches/eu/paris.yaml", TIDY)
+    folder.write("recipients/other.yml", "name: x\n")
+
+    assert hints(folder) == [
+        "config/batches/eu/paris.yaml:1: not read: only files directly in batches/ are",
+        "config/recipients/other.yml:1: not read: rename it to other.yaml",
+    ]
+
+
+def test_a_recipient_that_no_batch_uses_is_checked_too(folder):
+    folder.batch(text=TIDY)
+    folder.write("recipients/idle.yaml", "nam: Idle\nbatch: {}\n")
+    folder.write("recipients/worse.yaml", "name: [\n")
+
+    told = [str(problem) for problem in check(folder.path).problems]
+
+    assert told[0].startswith("config/recipients/idle.yaml:1: name: the required key 'name' is missing")
+    assert "did you mean 'name'?" in told[1]
+    assert told[2].startswith("config/recipients/worse.yaml:2:1: ")
+
+
+def test_a_fault_of_a_shared_file_is_told_once(folder):
+    folder.write("defaults.yaml", "priority: 0\n")
+    folder.batch("one", text=TIDY)
+    folder.batch("two", text=TIDY.replace("daily", "hourly"))
+
+    report = check(folder.path)
+
+    assert report.broken == ["one", "two"]
+    assert [str(problem) for problem in report.problems] == [
+        "config/defaults.yaml:1: priority: must be at least 1, is 0"
+    ]
+
+
+def test_one_batch_can_be_checked_alone(folder):
+    folder.batch("fine", text=TIDY)
+    folder.batch("broken", text="[")
+
+    assert check(folder.path, only="fine").problems == []
+    assert check(folder.path, only="broken").broken == ["broken"]
+
+
+def test_a_batch_that_is_not_there_is_a_problem(folder):
+    report = check(folder.path, only="nothing")
+
+    assert report.broken == ["nothing"]
+    assert "there is no such file" in str(report.problems[0])

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+import yaml
+
+from leadferry.batch.describe import describe, duration
+from leadferry.batch.load import load_batch
+from leadferry.batch.yaml_file import parse_yaml
+
+from .conftest import BATCH
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"## {title}")[1].split("\n## ", maxsplit=1)[0]
+
+
+@pytest.fixture
+def page(folder) -> str:
+    folder.write(
+        "recipients/acme.yaml",
+        """\
+        name: Acme
+        timezone: America/Chicago
+        notes: Never on a bank holiday.
+        contacts: [{name: Robin Vale, role: ops, email: robin@acme.example, phone: "+1 202 555 0171"}]
+        """,
+    )
+    folder.batch(
+        more="""\
+        description: Auto leads for Acme
+        notes: The buyer **pays** per lead.
+        conditions: {min_leads: 10, max_wait: 3d}
+        select:
+          rules: [{name: served_states, field: state, in: [CA, TX]}]
+          limit: 500
+        retry: {attempts: 3, first_delay: 90s}
+        """
+    )
+    return describe(folder.load())
+
+
+@pytest.mark.req("R002")
+def test_the_page_begins_with_name_and_description(page):
+    assert page.startswith("# Acme, daily\n\nAuto leads for Acme\n")
+
+
+@pytest.mark.req("R017")
+def test_notes_and_contacts_are_on_the_page(page):
+    recipient = section(page, "Recipient: Acme")
+
+    assert "The buyer **pays** per lead." in page
+    assert "Never on a bank holiday." in recipient
+    assert "| Robin Vale | ops | robin@acme.example | +1 202 555 0171 |" in recipient
+
+
+def test_when_it_departs_is_said_in_words(page):
+    when = section(page, "When")
+
+    assert "Departs weekdays at 09:00, America/Chicago time." in when
+    assert "Takes at least 10 leads, unless the oldest has waited 3 days; fewer stay in the queue." in when
+    assert (
+        "tried 3 times in all: again after 90 seconds, each further pause 2 times as long, at most 1 hour"
+        in when
+    )
+
+
+def test_which_leads_what_and_where_is_said(page):
+    assert "- Rule `served_states`: state is one of CA, TX." in section(page, "Which leads")
+    assert "- At most 500 in one delivery" in section(page, "Which leads")
+    assert "| Email | email |" in section(page, "What they get")
+    assert "| share | folder out | leads |" in section(page, "Where")
+
+
+def test_the_operator_is_told_what_to_do(page):
+    steps = section(page, "If a delivery failed")
+
+    assert "`deliver.share`" in steps
+    assert "`leadferry deliveries acme`" in steps
+    for state in ("failed", "partial", "held", "claimed", "rendered"):
+        assert f"**{state}**" in steps
+
+
+def test_the_effective_configuration_is_on_the_page_as_yaml_that_reads_back(folder, page):
+    block = section(page, "Effective configuration").split("```yaml\n")[1].split("\n```")[0]
+
+    config = parse_yaml(block, shown="x").data
+
+    assert config["timezone"] == config["schedule"]["timezone"] == "America/Chicago"
+    assert config["schedule"]["at"] == ["09:00"]
+    assert config["retry"] == {"attempts": 3, "first_delay": "90s", "factor": 2.0, "max_delay": "1h"}
+    assert yaml.safe_load(block).keys() == config.keys()
+
+
+def test_a_manual_batch_says_so(folder):
+    folder.batch(text=BATCH.replace('{at: ["09:00"], on: weekdays}', "manual"), more="retry: {attempts: 1}\n")
+
+    when = section(describe(folder.load()), "When")
+
+    assert "only when the DAG is triggered by hand" in when
+    assert "not tried again" in when
+
+
+def test_what_people_write_cannot_break_the_page(folder):
+    folder.batch(
+        text=BATCH.replace("to: Email", 'to: "a|b <i>"').replace("Acme, daily", '"x\\n# y"'),
+        more='notes: "```\\n</details>"\n',
+    )
+
+    page = describe(folder.load())
+
+    assert page.startswith("# x # y\n")
+    assert "| a\\|b &lt;i> | email |" in page
+    assert "````yaml" in page
+
+
+def test_the_page_is_the_same_in_every_process(folder):
+    folder.batch(more="tags: [b, a, c]\nselect: {rules: [{name: r, field: x, in: [c, a, b]}]}\n")
+    code = (
+        "import pathlib, sys; from leadferry.batch.load import load_batch; from leadferry.batch.describe import describe;"
+        "sys.stdout.write(describe(load_batch('acme', config=pathlib.Path(sys.argv[1]))))"
+    )
+
+    pages = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(folder.path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+
+    assert pages == {describe(load_batch("acme", config=folder.path))}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (timedelta(seconds=90), "90 seconds"),
+        (timedelta(minutes=1), "1 minute"),
+        (timedelta(hours=36), "36 hours"),
+        (timedelta(days=2), "2 days"),
+        (timedelta(0), "0 seconds"),
+    ],
+)
+def test_a_length_of_time_is_said_in_the_largest_unit_that_fits(value, said):
+    assert duration(value) == said
