@@ -56,7 +56,7 @@ fingerprint() {
 }
 
 # make_environment requirements.txt: brings .venv to what that file pins; at once when it is there already.
-# With LEADFERRY_VENV set, that environment is used as it is.
+# With LEADFERRY_VENV set, that environment is used as it is, with this checkout's code.
 make_environment() {
     local requirements=$1 stamp
     if [ -n "${LEADFERRY_VENV:-}" ]; then
@@ -65,6 +65,7 @@ make_environment() {
             echo "LEADFERRY_VENV is $venv, but there is no bin/python in it" >&2
             return 1
         fi
+        export PYTHONPATH=$project/include${PYTHONPATH:+:$PYTHONPATH}
         return
     fi
     stamp=$venv/leadferry-$requirements

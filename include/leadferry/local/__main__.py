@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from leadferry.batch.load import load_all
@@ -18,10 +20,15 @@ from leadferry.local.runner import SAMPLES, TryOut, all_well, reset
 from leadferry.local.settings import USER
 from leadferry.local.workspace import PROJECT, Workspace
 
+_LOG_WIDTH = 200
 _INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def run(
     *,
     once: Annotated[
@@ -53,7 +60,7 @@ def _deliver(try_out: TryOut, *, workspace: Workspace) -> bool:
     """Deliver, print the table, and say whether all that should have arrived did."""
     batches, errors = load_all(PROJECT / "config")
     samples = [batch for batch in batches if batch.enabled and set(batch.flows) & set(SAMPLES)]
-    try_out.start(samples)
+    try_out.start(batches)
     found = try_out.deliver(samples)
     _show(found, workspace=workspace)
     for error in errors:
@@ -62,23 +69,21 @@ def _deliver(try_out: TryOut, *, workspace: Workspace) -> bool:
 
 
 def _show(found: Sequence[Arrival], *, workspace: Workspace) -> None:
-    table = Table(title="What arrived", title_justify="left", title_style="bold")
+    table = Table(title="What arrived", title_justify="left", title_style="bold", box=SIMPLE)
     for name in ("batch", "state", "leads", "file", "where", "sha256"):
         table.add_column(name, justify="right" if name == "leads" else "left", overflow="fold")
     for arrival in found:
-        path = in_inbox(workspace.folder / "inbox", arrival)
-        where = str(path.relative_to(PROJECT)) if path else arrival.location
-        cells = (
-            arrival.state,
-            str(arrival.leads),
-            arrival.file_name,
-            where or arrival.note,
-            arrival.sha256[:12],
-        )
-        table.add_row(arrival.batch_id, *cells)
-    # Paths are for copying, so a narrow terminal or a log must not break them.
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 200)
+        where = _where(arrival, workspace=workspace) or arrival.note
+        cells = (arrival.state, str(arrival.leads), arrival.file_name, where, arrival.sha256[:12])
+        table.add_row(arrival.batch_id, *map(escape, cells))
+    # In a log nobody knows the width, and a path in pieces cannot be copied.
+    Console(width=None if sys.stdout.isatty() else _LOG_WIDTH).print(table)
+
+
+def _where(arrival: Arrival, *, workspace: Workspace) -> str:
+    """Return the folder that the file lies in here, or what its destination calls the place."""
+    path = in_inbox(workspace.folder / "inbox", arrival)
+    return f"{path.parent.relative_to(PROJECT)}/" if path else arrival.location
 
 
 def _tell_where(try_out: TryOut, *, workspace: Workspace) -> None:
@@ -90,7 +95,7 @@ def _tell_where(try_out: TryOut, *, workspace: Workspace) -> None:
 def main() -> None:
     """Run; a known error is one readable sentence, not a traceback."""
     try:
-        typer.run(run)
+        app()
     except InterruptedRunError:
         sys.exit(_INTERRUPTED)
     except LeadferryError as error:

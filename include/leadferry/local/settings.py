@@ -68,7 +68,8 @@ def _airflow(workspace: Workspace, *, port: int, postgres_socket: str) -> dict[s
         "CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "4",
+        # Each worker spends seconds of CPU on its first task, so more of them than CPUs make the start slower.
+        "CORE__PARALLELISM": str(min(6, max(2, os.cpu_count() or 2))),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__FERNET_KEY": secrets.fernet_key,
         "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
