@@ -1,0 +1,8 @@
+"""Makes `contracts` importable: it is shared by several test folders and is no package of the product."""
+
+import sys
+from pathlib import Path
+
+TESTS = str(Path(__file__).parents[1])
+if TESTS not in sys.path:
+    sys.path.append(TESTS)
