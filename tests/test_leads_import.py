@@ -1,0 +1,635 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import stat
+import threading
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from sqlalchemy import func, select, text
+
+from leadferry.errors import LeadImportError, StoreError
+from leadferry.leads_import import records
+from leadferry.leads_import.load import import_leads
+from leadferry.leads_import.records import Bad, Found, Layout, read_records
+from leadferry.store.database import Database
+from leadferry.store.tables import arrival, lead, lead_import
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+@pytest.fixture(scope="module")
+def _store(postgres):
+    postgres.ensure_database("store_import", template="template_leadferry")
+    yield Database(postgres.url("store_import"))
+    postgres.drop_database("store_import")
+
+
+@pytest.fixture
+def store(_store):
+    """One store for this file, emptied before each test; leads are never deleted, only truncated by an owner."""
+    with _store.transaction() as connection:
+        connection.execute(text("TRUNCATE lead, lead_import, arrival RESTART IDENTITY CASCADE"))
+    return _store
+
+
+def stored(store: Database, flow: str = "f") -> list[dict[str, Any]]:
+    with store.transaction() as connection:
+        return list(connection.scalars(select(lead.c.fields).where(lead.c.flow == flow).order_by(lead.c.id)))
+
+
+def column(store: Database, name: str) -> list[Any]:
+    with store.transaction() as connection:
+        return list(connection.scalars(select(lead.c[name]).order_by(lead.c.id)))
+
+
+def count(store: Database, table: Any) -> int:
+    with store.transaction() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def rejected(path: Path) -> list[tuple[int, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(int(row["line"]), row["reason"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content: str | bytes, name: str = "leads.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+# --- what is loaded ---------------------------------------------------------------------------------------------
+
+
+def test_a_csv_files_lines_become_leads_in_their_order_with_the_cells_as_they_are(store, write):
+    path = write('first_name,zip,note\nAnn, 01234 ,"say ""hi"", \\ and\ttab"\nBob,,\n\nÉve,5,"two\nlines"\n')
+
+    result = import_leads(store, path, flow="f")
+
+    assert (result.loaded, result.rejected, result.duplicates) == (3, 0, 0)
+    assert stored(store) == [
+        {"first_name": "Ann", "zip": " 01234 ", "note": 'say "hi", \\ and\ttab'},
+        {"first_name": "Bob", "zip": "", "note": ""},
+        {"first_name": "Éve", "zip": "5", "note": "two\nlines"},
+    ]
+    assert str(result) == "3 leads loaded into flow f, 0 rejected"
+    assert not list(path.parent.glob("*reject*"))
+
+
+def test_new_leads_are_offered_to_the_queues(store, write):
+    import_leads(store, write("a\n1\n2\n"), flow="f")
+
+    assert count(store, arrival) == 2
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_and_line_end_are_found_out(tmp_path, delimiter, line_end):
+    path = tmp_path / "leads.csv"
+    rows = [["name", "text"], ["Ann", "a, b; c"], ["Bob", "x"]]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter, lineterminator=line_end).writerows(rows)
+
+    found = list(read_records(path, Layout()))
+
+    assert [json.loads(one.fields) for one in found] == [
+        {"name": "Ann", "text": "a, b; c"},
+        {"name": "Bob", "text": "x"},
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_byte_order_mark_tells_the_encoding(store, write, encoding):
+    said = "utf-16-le" if encoding == "utf-16-le" else None
+    path = write("näme\nZoë\n".encode(encoding))
+
+    import_leads(store, path, flow="f", layout=Layout(encoding=said))
+
+    assert stored(store) == [{"näme": "Zoë"}]
+
+
+def test_another_encoding_must_be_said(store, write):
+    path = write("name\nAnn\nZoë\n".encode("cp1252"))
+
+    with pytest.raises(LeadImportError, match=r"leads\.csv is not utf-8: line 3 .*--encoding cp1252"):
+        import_leads(store, path, flow="f")
+    assert count(store, lead_import) == 0
+
+    import_leads(store, path, flow="f", layout=Layout(encoding="cp1252"))
+    assert stored(store)[1] == {"name": "Zoë"}
+
+
+def test_a_file_that_ends_within_a_character_is_refused_as_a_whole(store, write):
+    with pytest.raises(LeadImportError, match="not in the encoding"):
+        import_leads(store, write("name\nZoë".encode()[:-1]), flow="f")
+    assert stored(store) == []
+
+
+def test_columns_get_other_names(store, write):
+    path = write("First Name,Zip\nAnn,1\n")
+
+    import_leads(store, path, flow="f", layout=Layout(names={"First Name": "first_name"}))
+
+    assert stored(store) == [{"first_name": "Ann", "Zip": "1"}]
+
+
+def test_ndjson_values_keep_their_types_and_exact_numbers(store, write):
+    lines = [
+        '{"price": 1.10, "big": 12345678901234567890.5, "n": null, "t": true, "l": [1, {"a": "\\u00e9\\\\u0000"}]}',
+        " ",
+        "{}",
+    ]
+    path = write("\n".join(lines), "leads.ndjson")
+
+    result = import_leads(store, path, flow="f")
+
+    assert result.loaded == 2
+    with store.transaction() as connection:
+        shown = connection.scalars(text("SELECT fields::text FROM lead ORDER BY id")).all()
+    assert '"price": 1.10' in shown[0]
+    assert "12345678901234567890.5" in shown[0]
+    assert stored(store)[0]["l"] == [1, {"a": "é\\u0000"}]
+    assert stored(store)[1] == {}
+
+
+def test_ndjson_keys_get_other_names_and_numbers_stay_exact(store, write):
+    path = write('{"a": 1.10, "b": "x"}\n{}\n{"c": 2}\n{"a": 1, "z": 2}\n', "leads.jsonl")
+
+    result = import_leads(store, path, flow="f", layout=Layout(names={"a": "z"}))
+
+    assert stored(store) == [{"z": 1.1, "b": "x"}, {}, {"c": 2}]
+    assert rejected(result.rejects_file) == [(4, "two fields get the same name")]
+
+
+def test_xlsx_cells_become_values_that_rules_and_files_can_use(store, tmp_path):
+    book = openpyxl.Workbook()
+    page = book.active
+    page.append(["name", "zip", "born", "called", "n", "ok"])
+    page.append(["Ann", "01234", date(2000, 1, 31), datetime(2026, 1, 31, 9, 30), 5.0, True])  # noqa: DTZ001
+    page.append([None, None, None, None, 2.5, False])
+    page.append([])
+    page.append(["Bob"])
+    page.append(["Eve", 1, 2, 3, 4, 5, "too much"])
+    path = tmp_path / "leads.xlsx"
+    book.save(path)
+
+    result = import_leads(store, path, flow="f")
+
+    assert stored(store) == [
+        {
+            "name": "Ann",
+            "zip": "01234",
+            "born": "2000-01-31",
+            "called": "2026-01-31T09:30:00",
+            "n": 5,
+            "ok": True,
+        },
+        {"name": "", "zip": "", "born": "", "called": "", "n": 2.5, "ok": False},
+        {"name": "Bob", "zip": "", "born": "", "called": "", "n": "", "ok": ""},
+    ]
+    assert rejected(result.rejects_file) == [(6, "7 columns instead of 6")]
+
+
+def test_a_sheet_is_chosen_by_its_name(store, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["no"])
+    other = book.create_sheet("Leads")
+    other.append(["a"])
+    other.append([1])
+    path = tmp_path / "leads.xlsx"
+    book.save(path)
+
+    with pytest.raises(LeadImportError, match=r"no sheet 'Lead'.*Sheet, Leads"):
+        import_leads(store, path, flow="f", layout=Layout(sheet="Lead"))
+    import_leads(store, path, flow="f", layout=Layout(sheet="Leads"))
+
+    assert stored(store) == [{"a": 1}]
+
+
+# --- the time of arrival ----------------------------------------------------------------------------------------
+
+
+def test_the_time_of_arrival_comes_from_a_column_in_the_said_zone(store, write):
+    path = write(
+        "at\n2026-07-01T09:00\n2026-07-01T09:00:00Z\n2026-07-01\n\nyesterday\n2026-02-30\n0001-01-01\n"
+    )
+
+    result = import_leads(store, path, flow="f", layout=Layout(received_at="at", timezone="America/New_York"))
+
+    assert column(store, "received_at") == [
+        datetime(2026, 7, 1, 13, tzinfo=UTC),
+        datetime(2026, 7, 1, 9, tzinfo=UTC),
+        datetime(2026, 7, 1, 4, tzinfo=UTC),
+        datetime(1, 1, 1, 4, 56, 2, tzinfo=UTC),
+    ]
+    assert rejected(result.rejects_file) == [
+        (6, "the time of arrival is missing or not ISO 8601"),
+        (7, "the time of arrival is missing or not ISO 8601"),
+    ]
+
+
+def test_the_time_of_arrival_may_have_a_form_of_its_own(store, write):
+    layout = Layout(received_at="at", received_format="%m/%d/%Y %H:%M")
+
+    result = import_leads(
+        store, write("at,a\n01/31/2026 23:59,1\n31/01/2026 10:00,2\n"), flow="f", layout=layout
+    )
+
+    assert column(store, "received_at") == [datetime(2026, 1, 31, 23, 59, tzinfo=UTC)]
+    assert rejected(result.rejects_file) == [(3, "the time of arrival is missing or not %m/%d/%Y %H:%M")]
+
+
+def test_without_such_a_column_leads_arrive_at_the_import(store, write):
+    import_leads(store, write("a\n1\n2\n"), flow="f")
+
+    with store.transaction() as connection:
+        ages = connection.scalars(text("SELECT now() - received_at < interval '5 minutes' FROM lead")).all()
+    assert ages == [True, True]
+
+
+# --- bad lines --------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_line_is_named_and_the_rest_is_loaded(store, write):
+    path = write("a,b\n1,2\nonly\n3,4\n5,6,7\nx\x00,8\n9,10\n")
+
+    result = import_leads(store, path, flow="f")
+
+    assert stored(store) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}, {"a": "9", "b": "10"}]
+    assert rejected(result.rejects_file) == [
+        (3, "1 columns instead of 2"),
+        (5, "3 columns instead of 2"),
+        (6, "holds a NUL character"),
+    ]
+    assert result.rejects_file == path.with_name("leads.csv.rejects.csv")
+    assert stat.S_IMODE(result.rejects_file.stat().st_mode) == 0o600
+    assert "only" in result.rejects_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "good", "bad"),
+    [
+        (['1,"never closed', "2,x", "3,y"], [2, 3], [2]),
+        (['1,"never closed', "2,x", '3,"y"', "4,z"], [2, 3, 4], [2]),
+        (['1,"5" pipe"', "2,x"], [2], [2]),
+        (['1,"cut', 'through" here"', "2,x"], [2], [2, 3]),
+        (["1,x", '2,"'], [1], [3]),
+        (['1,a 5" pipe', "2,x"], [1, 2], []),
+        (['1,"two', 'lines"', "2,x"], [1, 2], []),
+    ],
+)
+def test_a_stray_quote_costs_only_its_own_lines(write, lines, good, bad):
+    found = list(read_records(write("\n".join(["n,text", *lines, ""])), Layout()))
+
+    assert [int(json.loads(one.fields)["n"]) for one in found if isinstance(one, Found)] == good
+    assert [one.line for one in found if isinstance(one, Bad)] == bad
+
+
+def test_thousands_of_lines_behind_an_open_quote_are_not_lost(write):
+    lines = ['0,"open', *(f"{number},{'x' * 50}" for number in range(1, 10_000))]
+
+    found = list(read_records(write("\n".join(["n,text", *lines])), Layout()))
+
+    assert [one.line for one in found if isinstance(one, Bad)] == [2]
+    assert len(found) == 10_000
+
+
+def test_a_line_longer_than_any_lead_is_passed_over(write, monkeypatch):
+    monkeypatch.setattr(records, "MAX_RECORD", 100)
+    for name, head, good in (("a.csv", "a\n", "1"), ("a.ndjson", "", '{"a": 1}')):
+        path = write(f"{head}{good}\n{'z' * 1000}\n{good}\n", name)
+
+        found = list(read_records(path, Layout()))
+
+        assert [type(one) for one in found] == [Found, Bad, Found]
+        assert len(found[1].record) <= 102
+        assert found[2].line == found[1].line + 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "is not JSON"),
+        ('{"a": 1} x', "is not JSON"),
+        ("[1]", "is JSON, but not an object"),
+        ('"a"', "is JSON, but not an object"),
+        ("null", "is JSON, but not an object"),
+        ('{"a": NaN}', "NaN and Infinity"),
+        ('{"a": -Infinity}', "NaN and Infinity"),
+        ('{"a": 1e99999999}', "too large or too small"),
+        ('{"a": 1e-20000}', "too large or too small"),
+        ('{"a": ' + "9" * 5000 + "}", "is not JSON"),
+        ('{"a": "x\\u0000y"}', "NUL"),
+        ('{"\\u0000": 1}', "NUL"),
+        ('{"a": "\\ud800"}', "lone surrogate"),
+        ('{"a": "\x01"}', "is not JSON"),
+        ("{" * 1500, "more than 1,000 lists"),
+        ('{"a":' * 900 + "1" + "}" * 900, None),
+        ('{"a": 1e400}', None),
+        ('{"a": 1e-400, "b": 123.456e12}', None),
+        ('{"a": "\\ud83d\\ude00 \\\\u0000 \x7f \u2028"}', None),
+        ('{"a": 1, "a": 2}', None),
+    ],
+)
+def test_what_postgresql_cannot_hold_is_rejected_before_it_gets_there(store, write, line, reason):
+    path = write(f'{line}\n{{"good": 1}}\n', "leads.ndjson")
+
+    result = import_leads(store, path, flow="f")
+
+    assert stored(store)[-1] == {"good": 1}
+    assert result.loaded == (1 if reason else 2)
+    if reason:
+        [(number, said)] = rejected(result.rejects_file)
+        assert number == 1
+        assert reason in said
+
+
+_cells = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.lists(_cells, min_size=2, max_size=2).filter(any), min_size=1, max_size=5))
+def test_whatever_stands_in_cells_arrives_unchanged(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "cells.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["a", "b"], *rows])
+
+    assert [json.loads(one.fields) for one in read_records(path, Layout())] == [
+        {"a": a, "b": b} for a, b in rows
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.text(st.sampled_from('ab,"\n\r \\\x00;'), max_size=40))
+def test_no_text_makes_reading_raise_or_hang_and_every_line_is_accounted_for(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "noise.csv"
+    path.write_bytes(b"h1,h2\n" + content.encode())
+
+    found = list(read_records(path, Layout()))
+
+    lines = [one.line for one in found]
+    assert lines == sorted(set(lines))
+    assert all("\x00" not in one.fields for one in found if isinstance(one, Found))
+
+
+def test_rejects_quote_only_the_beginning_of_a_long_line(store, write):
+    path = write("a,b\n" + "q" * 50_000 + "\n1,2\n")
+
+    result = import_leads(store, path, flow="f")
+
+    assert result.rejects_file.stat().st_size < 11_000
+
+
+# --- once, and all or nothing -----------------------------------------------------------------------------------
+
+
+def test_the_same_file_is_loaded_into_a_flow_once(store, write):
+    path = write("a\n1\n")
+    import_leads(store, path, flow="f")
+    copy = path.with_name("another name.csv")
+    copy.write_bytes(path.read_bytes())
+
+    again = import_leads(store, copy, flow="f")
+    other = import_leads(store, copy, flow="g")
+
+    assert (again.loaded, other.loaded) == (0, 1)
+    assert "another name.csv was imported into flow f on " in str(again)
+    assert len(stored(store)) == 1
+
+
+def test_two_imports_of_one_file_at_once_load_it_once(store, write):
+    path = write("a\n" + "1\n" * 5000)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(import_leads(store, path, flow="f"))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(result.loaded for result in results) == [0, 0, 5000]
+    assert len(stored(store)) == 5000
+
+
+def test_a_lead_whose_external_id_is_known_is_not_loaded_again(store, write):
+    layout = Layout(external_id="id")
+    import_leads(store, write("id,a\n1,x\n2,y\n", "one.csv"), flow="f", layout=layout)
+
+    result = import_leads(
+        store, write("id,a\n2,new\n3,z\n3,again\n 3 ,again\n", "two.csv"), flow="f", layout=layout
+    )
+
+    assert (result.loaded, result.duplicates, result.rejected) == (1, 3, 0)
+    assert [fields["a"] for fields in stored(store)] == ["x", "y", "z"]
+    assert column(store, "external_id") == ["1", "2", "3"]
+    assert str(result) == "1 leads loaded into flow f, 0 rejected, 3 known already"
+    assert import_leads(store, write("id\n1\n", "three.csv"), flow="g", layout=layout).loaded == 1
+
+
+@pytest.mark.parametrize("value", ['""', "null", "true", "[1]", '"' + "x" * 501 + '"', "1.5"])
+def test_an_id_that_tells_nothing_apart_is_rejected(store, write, value):
+    path = write(f'{{"id": {value}}}\n{{"id": 7}}\n{{}}\n', "leads.ndjson")
+
+    result = import_leads(store, path, flow="f", layout=Layout(external_id="id"))
+
+    assert column(store, "external_id") == ["7"]
+    assert [line for line, _ in rejected(result.rejects_file)] == [1, 3]
+
+
+def test_ids_and_times_with_any_character_reach_the_store(store, write):
+    odd = 'a\\N\tb"\u2028c'
+    path = write(json.dumps({"id": odd}) + "\n", "leads.ndjson")
+
+    import_leads(store, path, flow="f", layout=Layout(external_id="id"))
+
+    assert column(store, "external_id") == [odd]
+
+
+def test_nothing_is_loaded_when_the_file_changes_meanwhile(store, write):
+    path = write("a\n" + "1\n" * 5000)
+
+    def append(_: int) -> None:
+        with path.open("a") as file:
+            file.write("2\n")
+
+    with pytest.raises(LeadImportError, match="changed while it was read"):
+        import_leads(store, path, flow="f", progress=append)
+    assert (count(store, lead), count(store, lead_import)) == (0, 0)
+
+
+def test_nothing_is_loaded_and_no_half_rejects_file_stays_when_the_import_is_cut(store, write):
+    path = write("a\nbad,line\n" + "1\n" * 5000)
+
+    def cut(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_leads(store, path, flow="f", progress=cut)
+    assert (count(store, lead), count(store, lead_import), count(store, arrival)) == (0, 0, 0)
+    assert [one.name for one in path.parent.iterdir()] == ["leads.csv"]
+    assert import_leads(store, path, flow="f").loaded == 5000
+
+
+def test_a_database_that_goes_away_leaves_nothing_behind(store, write):
+    path = write("a\n" + "1\n" * 20_000)
+    kill = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY staged_lead%'"
+        " AND datname = current_database()"
+    )
+
+    def terminate(read: int) -> None:
+        if read == 2000:
+            with store.engine.begin() as connection:
+                assert connection.scalars(kill).all() == [True]
+
+    with pytest.raises(StoreError):
+        import_leads(store, path, flow="f", progress=terminate)
+    assert (count(store, lead), count(store, lead_import)) == (0, 0)
+
+
+def test_an_import_that_loads_nothing_is_not_remembered(store, write):
+    path = write("at\n01/31/2026\n")
+    first = import_leads(store, path, flow="f", layout=Layout(received_at="at"))
+
+    second = import_leads(store, path, flow="f", layout=Layout(received_at="at", received_format="%m/%d/%Y"))
+
+    assert (first.loaded, first.rejected, first.ok) == (0, 1, False)
+    assert second.loaded == 1
+
+
+def test_a_dry_run_loads_nothing_and_tells_the_rest(store, write):
+    path = write("a,b\n1,2\n3\n")
+
+    result = import_leads(store, path, flow="f", dry_run=True)
+
+    assert str(result) == "1 leads would be loaded into flow f, 1 rejected"
+    assert result.rejects_file.exists()
+    assert (count(store, lead), count(store, lead_import)) == (0, 0)
+
+
+def test_the_import_is_on_record(store, write):
+    import_leads(store, write("id,a\n1,x\n1,y\nz\n"), flow="f", layout=Layout(external_id="id"))
+
+    with store.transaction() as connection:
+        row = connection.execute(select(lead_import)).one()._asdict()
+    assert {key: row[key] for key in ("flow", "file_name", "rows", "rejected", "duplicates")} == {
+        "flow": "f",
+        "file_name": "leads.csv",
+        "rows": 1,
+        "rejected": 1,
+        "duplicates": 1,
+    }
+    assert column(store, "import_id") == [row["id"]]
+
+
+# --- files that cannot be read at all ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "layout", "message"),
+    [
+        ("a.csv", "", {}, "empty"),
+        ("a.csv", "\n\n", {}, "empty"),
+        ("a.csv", "a,,b\n", {}, "Column 2 has no name"),
+        ("a.csv", "a,a\n", {}, "Two columns have the name 'a'"),
+        ("a.csv", "a,b\n", {"names": {"a": "b"}}, "Two columns have the name 'b'"),
+        ("a.csv", "email\n", {"external_id": "emial"}, "no column 'emial'.*Did you mean 'email'"),
+        ("a.csv", "email\n", {"names": {"x": "y"}}, "no column 'x'.*There is email"),
+        ("a.csv", '"a\n', {}, "Line 1 should name the columns"),
+        ("a.doc", "a\n", {}, "ending of a.doc.*--type"),
+        ("a.xlsx", "no zip", {}, "not a readable XLSX file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(store, write, name, content, layout, message):  # noqa: PLR0913, PLR0917
+    with pytest.raises(LeadImportError, match=message):
+        import_leads(store, write(content, name), flow="f", layout=Layout.model_validate(layout))
+    assert count(store, lead_import) == 0
+
+
+def test_an_empty_sheet_says_so(store, tmp_path):
+    openpyxl.Workbook().save(tmp_path / "a.xlsx")
+
+    with pytest.raises(LeadImportError, match="sheet is empty"):
+        import_leads(store, tmp_path / "a.xlsx", flow="f")
+
+
+def test_a_missing_file_and_an_unnamed_flow_say_so(store, tmp_path, write):
+    with pytest.raises(LeadImportError, match=r"no\.csv: No such file"):
+        import_leads(store, tmp_path / "no.csv", flow="f")
+    with pytest.raises(LeadImportError, match="flow has no name"):
+        import_leads(store, write("a\n1\n"), flow=" ")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"encoding": "utf-9"}, "no encoding 'utf-9'"),
+        ({"delimiter": ",,"}, "one character"),
+        ({"timezone": "New York"}, "no time zone"),
+        ({"timezone": "../etc/passwd"}, "no time zone"),
+        ({"received_format": "%Y"}, "needs received_at"),
+        ({"type": "xls"}, "'csv', 'ndjson' or 'xlsx'"),
+        ({"sheeet": "x"}, "Extra inputs"),
+    ],
+)
+def test_a_layout_that_cannot_be_meant_is_refused(keys, message):
+    with pytest.raises(ValidationError, match=message):
+        Layout.model_validate(keys)
+
+
+def test_a_layout_survives_json():
+    layout = Layout(names={"a": "b"}, delimiter="tab", received_at="x", received_format="%Y")
+
+    assert Layout.model_validate(layout.model_dump(mode="json")) == layout
+    assert layout.delimiter == "\t"
+
+
+def test_errors_hold_nothing_of_a_lead(store, write):
+    secret = "carla.secret@example.com"
+    path = write(f"a,b\n{secret},1\n{secret}\n" + f"x{secret}y,".encode("utf-16").decode("latin-1"))
+
+    result = import_leads(store, path, flow="f")
+
+    assert secret not in str(result)
+    assert secret not in repr(result)
+    assert all(secret not in reason for _, reason in rejected(result.rejects_file))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    import tracemalloc
+
+    peaks = []
+    for lines in (5_000, 50_000):
+        path = tmp_path / f"{lines}.csv"
+        path.write_text("a,b,c\n" + "some text,more text,12345\n" * lines)
+        tracemalloc.start()
+        for _ in read_records(path, Layout()):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert peaks[1] < peaks[0] * 1.2
+
+
+def test_the_rejects_file_never_stands_open_to_others_even_with_an_open_umask(store, write):
+    before = os.umask(0)
+    try:
+        result = import_leads(store, write("a,b\n1\n2,3\n"), flow="f")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(result.rejects_file.stat().st_mode) == 0o600
