@@ -108,16 +108,17 @@ def _hints(reader: ConfigReader, report: Report) -> Iterator[Problem]:
         pattern = reader.naming()
     except BatchFileError:
         pattern = None
+    names = _names(reader)
     for batch in report.batches:
         if pattern and re.search(pattern, batch.name) is None:
             yield _hint(reader, batch, ("name",), f"{batch.name!r} does not fit the naming pattern {pattern}")
-        yield from _same_names(reader, batch)
+        yield from _same_names(reader, batch, names[_folded(batch.name)])
         for path, text in _doubts(batch):
             yield _hint(reader, batch, path, text)
 
 
-def _same_names(reader: ConfigReader, batch: Batch) -> Iterator[Problem]:
-    twins = [other for other in _names(reader)[_folded(batch.name)] if other != batch.id]
+def _same_names(reader: ConfigReader, batch: Batch, same: list[str]) -> Iterator[Problem]:
+    twins = [other for other in same if other != batch.id]
     if twins:
         files = ", ".join(f"{reader.shown(reader.config / BATCHES / other)}.yaml" for other in twins)
         yield _hint(
