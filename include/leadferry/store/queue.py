@@ -136,15 +136,22 @@ def _subscribe(
             insert(subscription), [{"batch_no": batch_no, "flow": flow} for flow in sorted(new)]
         )
         connection.execute(
-            insert(pending).from_select(
+            # A lead that came back from a failed delivery while nobody listened waits here already.
+            upsert(pending)
+            .from_select(
                 ["batch_no", "lead_id", "received_at"], _first_fill(batch_no, sorted(new), received_from)
             )
+            .on_conflict_do_nothing()
         )
 
 
 def _first_fill(batch_no: int, flows: Sequence[str], received_from: datetime | None) -> Select[Any]:
-    """Select what a batch finds of flows it begins to listen to: all leads that it never took."""
-    taken = exists().where(delivery_lead.c.lead_id == lead.c.id, delivery_lead.c.batch_no == batch_no)
+    """Select what a batch finds of flows it begins to listen to: all leads but those it took and kept."""
+    taken = exists().where(
+        delivery_lead.c.lead_id == lead.c.id,
+        delivery_lead.c.batch_no == batch_no,
+        delivery_lead.c.outcome != LeadOutcome.RELEASED,
+    )
     found = select(literal(batch_no), lead.c.id, lead.c.received_at).where(lead.c.flow.in_(flows), ~taken)
     return found if received_from is None else found.where(lead.c.received_at >= received_from)
 
@@ -226,7 +233,8 @@ class _Claimer:
         self.batch_no = batch_no
         self.departure = departure
         self.selection = selection
-        self.window_to = selection.window_to or _now(connection)
+        self.window_from = self._end_of_the_last_window()
+        self.window_to = selection.window_to or self._now()
 
     def claim(self) -> Claim:
         """Claim, or record why not."""
@@ -259,7 +267,8 @@ class _Claimer:
         may_go = select(*place).where(*due, self.selection.failed_rule.is_(None))
         if self.selection.order == "random":
             drawn = may_go.with_only_columns(pending.c.lead_id).order_by(func.random()).limit(limit)
-            return [pending.c.lead_id.in_(drawn)]
+            # A draw of its own: not correlated with the statement around it, which reads the same tables.
+            return [pending.c.lead_id.in_(drawn.correlate(None))]
         newest = self.selection.order == "newest"
         in_order = may_go.order_by(*(column.desc() if newest else column.asc() for column in place))
         last = self.connection.execute(in_order.offset(limit - 1).limit(1)).one_or_none()
@@ -341,7 +350,7 @@ class _Claimer:
             "run_id": departure.run_id,
             "state": state,
             "departs_at": departure.departs_at,
-            "window_from": self._window_from(),
+            "window_from": self.window_from,
             "window_to": self.window_to,
             "lease_until": func.now() + departure.lease,
             "keeps_queue": self.selection.keep_for_next,
@@ -375,8 +384,8 @@ class _Claimer:
         number: int = self.connection.scalars(counted).one()
         return number
 
-    def _window_from(self) -> datetime | None:
-        """Return where the last window ended: the windows of a batch meet, without gap or overlap."""
+    def _end_of_the_last_window(self) -> datetime | None:
+        """Return where this window begins: the windows of a batch meet, without gap or overlap."""
         last = (
             select(delivery.c.window_to)
             .where(
@@ -405,7 +414,8 @@ class _Claimer:
             delivery_id=delivery_id, state=state, included=included, withheld=withheld, reason=reason
         )
 
-
-def _now(connection: Connection) -> datetime:
-    now: datetime = connection.scalars(select(func.now())).one()
-    return now
+    def _now(self) -> datetime:
+        """Return the database's time, but never one before the last window's end (a clock may be set back)."""
+        # Not now(): that is when this transaction began to wait for the batch's claim before it.
+        now: datetime = self.connection.scalars(select(func.clock_timestamp())).one()
+        return now if self.window_from is None else max(now, self.window_from)

@@ -1,0 +1,402 @@
+"""Routing and the claim: which lead is offered to whom, who takes it, in which order, and never twice."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from batches import add_leads, carried, claim, execute, rows, scalars, waiting
+from leadferry.errors import StoreError
+from leadferry.states import DeliveryState
+from leadferry.store import ledger
+from leadferry.store.database import Database
+from leadferry.store.queue import route_new_leads
+
+JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
+SERVED = {"name": "served_states", "field": "state", "in": ["CA", "TX"]}
+NEW_ENOUGH = {"name": "car_not_too_old", "field": "year", "at_least": 2005}
+
+
+def route(database, batch_id="acme", flows=("auto",), **keys):
+    return route_new_leads(database, batch_id=batch_id, flows=list(flows), **keys)
+
+
+# --- routing
+
+
+def test_a_new_lead_is_offered_to_every_batch_that_listens_to_its_flow(database):
+    for batch, flows in (("acme", ["auto"]), ("zeta", ["auto", "home"]), ("home_only", ["home"])):
+        route(database, batch, flows)
+    (auto,) = add_leads(database, flow="auto")
+    (home,) = add_leads(database, flow="home")
+    route(database)
+    assert [waiting(database, batch) for batch in ("acme", "zeta", "home_only")] == [
+        [auto],
+        [auto, home],
+        [home],
+    ]
+    assert scalars(database, "SELECT lead_id FROM arrival") == []
+
+
+def test_routing_twice_offers_nothing_twice(database):
+    leads = add_leads(database, 3)
+    route(database)
+    route(database)
+    assert waiting(database) == leads
+
+
+def test_a_batch_that_comes_later_gets_the_earlier_leads_once(database):
+    leads = add_leads(database, 3)
+    assert claim(database).included == 3
+    assert claim(database, batch_id="zeta").included == 3
+    assert claim(database, "run-2", batch_id="zeta").state is DeliveryState.SKIPPED
+    assert waiting(database, "zeta") == []
+    assert leads
+
+
+def test_a_new_batch_collects_only_leads_received_from_its_first_day_on(database):
+    add_leads(database, received_at=JANUARY - timedelta(microseconds=1))
+    at_midnight = add_leads(database, received_at=JANUARY)
+    route(database, received_from=JANUARY)
+    assert waiting(database) == at_midnight
+
+
+def test_a_flow_that_is_removed_and_added_again_never_offers_taken_leads_again(database):
+    add_leads(database, 2)
+    assert claim(database).included == 2
+    later = add_leads(database, 2)
+    route(database)
+    route(database, flows=["other"])
+    assert waiting(database) == []
+    route(database)
+    assert waiting(database) == later
+
+
+def test_a_withheld_lead_is_not_offered_again_when_its_flow_is_added_again(database):
+    add_leads(database, fields={"state": "NY"})
+    assert claim(database, rules=[SERVED]).withheld == 1
+    route(database, flows=["other"])
+    route(database)
+    assert waiting(database) == []
+
+
+def test_a_lead_of_a_failed_delivery_comes_back_when_its_flow_is_added_again(database):
+    leads = add_leads(database, 2)
+    ledger.settle(database, claim(database).delivery_id)
+    route(database, flows=["other"])
+    route(database)
+    assert waiting(database) == leads
+
+
+def test_a_lead_that_came_back_while_its_flow_was_removed_is_offered_once(database):
+    leads = add_leads(database, 2)
+    claimed = claim(database)
+    route(database, flows=["other"])
+    ledger.settle(database, claimed.delivery_id)
+    route(database)
+    assert waiting(database) == leads
+
+
+@pytest.mark.parametrize("subscribed", [True, False], ids=["while routing", "while a batch subscribes"])
+def test_a_lead_whose_insert_is_not_yet_committed_is_neither_lost_nor_doubled(database, subscribed):
+    if subscribed:
+        route(database)
+    with Database(str(database.engine.url.render_as_string(hide_password=False))).transaction() as late:
+        (lead,) = late.scalars(text("INSERT INTO lead (flow, fields) VALUES ('auto', '{}') RETURNING id"))
+        route(database)
+        assert waiting(database) == []
+    route(database)
+    assert waiting(database) == [lead]
+    assert claim(database).included == 1
+    route(database)
+    assert waiting(database) == []
+
+
+def test_leads_that_arrive_during_many_subscriptions_at_once_reach_every_batch_once(database):
+    inserted, stop = [], threading.Event()
+
+    def insert():
+        while not stop.is_set():
+            inserted.extend(add_leads(database, 5))
+
+    with ThreadPoolExecutor(5) as pool:
+        writing = pool.submit(insert)
+        list(pool.map(lambda number: route(database, f"batch_{number % 4}"), range(24)))
+        stop.set()
+        writing.result()
+    for number in range(4):
+        route(database, f"batch_{number}")
+        assert sorted(waiting(database, f"batch_{number}")) == sorted(inserted)
+
+
+# --- which leads a claim takes
+
+
+@pytest.mark.parametrize(("order", "expected"), [("oldest", [0, 1, 2]), ("newest", [4, 3, 2])])
+def test_a_limit_takes_the_first_in_order_and_leaves_the_rest(database, order, expected):
+    leads = add_leads(database, 5)
+    claimed = claim(database, order=order, limit=3)
+    assert carried(database, claimed.delivery_id) == [leads[index] for index in expected]
+    assert waiting(database) == sorted(set(leads) - {leads[index] for index in expected})
+
+
+def test_leads_received_at_the_same_instant_go_in_the_order_of_their_ids(database):
+    leads = [*add_leads(database, received_at=JANUARY), *add_leads(database, received_at=JANUARY)]
+    claimed = claim(database, limit=1)
+    assert carried(database, claimed.delivery_id) == leads[:1]
+    assert waiting(database) == leads[1:]
+
+
+def test_random_order_takes_as_many_as_asked_and_not_always_the_same(database):
+    leads = add_leads(database, 60)
+    taken = [
+        carried(database, claim(database, f"run-{n}", order="random", limit=20).delivery_id) for n in range(3)
+    ]
+    assert [len(one) for one in taken] == [20, 20, 20]
+    drawn = [lead for one in taken for lead in one]
+    assert sorted(drawn) == leads
+    assert drawn != leads
+
+
+def test_the_limit_counts_only_leads_that_may_go(database):
+    states = ["NY", "CA", "NY", "TX", "CA", "NY"]
+    leads = [add_leads(database, received_at=JANUARY + timedelta(hours=n), fields={"state": state})[0]
+             for n, state in enumerate(states)]  # fmt: skip
+    claimed = claim(database, rules=[SERVED], limit=2)
+    assert (claimed.included, claimed.withheld) == (2, 2)
+    assert carried(database, claimed.delivery_id) == [leads[1], leads[3]]
+    assert waiting(database) == [leads[4], leads[5]]
+
+
+@pytest.mark.req("R063")
+def test_a_lead_that_fails_is_withheld_with_the_name_of_the_first_rule_it_does_not_meet(database):
+    both = add_leads(database, fields={"state": "NY", "year": 1990})[0]
+    second = add_leads(database, fields={"state": "CA", "year": 1990})[0]
+    missing = add_leads(database, fields={"year": 2020})[0]
+    good = add_leads(database, fields={"state": "CA", "year": 2020})[0]
+    claimed = claim(database, rules=[SERVED, NEW_ENOUGH])
+    found = rows(database, "SELECT lead_id, outcome::text, reason FROM delivery_lead ORDER BY lead_id")
+    assert found == [
+        (both, "withheld", "served_states"),
+        (second, "withheld", "car_not_too_old"),
+        (missing, "withheld", "served_states"),
+        (good, "included", None),
+    ]
+    assert (claimed.included, claimed.withheld) == (1, 3)
+    assert waiting(database) == []
+
+
+# --- minimum
+
+
+@pytest.mark.req("R045")
+def test_under_the_minimum_leads_stay_pending_and_the_reason_is_recorded(database):
+    leads = add_leads(database, 9)
+    under = claim(database, minimum=10)
+    assert (under.state, under.reason) == (DeliveryState.SKIPPED, "9 leads may go, the minimum is 10")
+    assert waiting(database) == leads
+    leads += add_leads(database)
+    assert claim(database, "run-2", minimum=10).included == 10
+
+
+def test_withheld_leads_do_not_count_for_the_minimum_and_do_not_come_back(database):
+    add_leads(database, 5, fields={"state": "NY"})
+    may_go = add_leads(database, 2, fields={"state": "CA"})
+    under = claim(database, rules=[SERVED], minimum=3)
+    assert (under.state, under.included, under.withheld) == (DeliveryState.SKIPPED, 0, 5)
+    assert waiting(database) == may_go
+
+
+def test_the_minimum_does_not_count_once_the_oldest_lead_has_waited_long_enough(database):
+    (lead,) = add_leads(database, received_at=JANUARY)
+    keys = {"minimum": 10, "max_wait": timedelta(days=3)}
+    early = claim(database, "early", window_to=JANUARY + timedelta(days=3, microseconds=-1), **keys)
+    assert early.state is DeliveryState.SKIPPED
+    on_time = claim(database, "on time", window_to=JANUARY + timedelta(days=3), **keys)
+    assert carried(database, on_time.delivery_id) == [lead]
+
+
+def test_a_withheld_lead_that_waited_long_does_not_make_the_others_depart(database):
+    add_leads(database, received_at=JANUARY, fields={"state": "NY"})
+    young = add_leads(database, received_at=JANUARY + timedelta(days=9), fields={"state": "CA"})
+    keys = {"minimum": 10, "max_wait": timedelta(days=3), "window_to": JANUARY + timedelta(days=10)}
+    assert claim(database, rules=[SERVED], **keys).state is DeliveryState.SKIPPED
+    assert waiting(database) == young
+
+
+def test_departing_empty_takes_no_lead_and_has_a_number(database):
+    leads = add_leads(database, 2)
+    empty = claim(database, minimum=3, departs_empty=True)
+    assert (empty.state, empty.included) == (DeliveryState.CLAIMED, 0)
+    assert waiting(database) == leads
+    assert ledger.get_delivery(database, empty.delivery_id).number == 1
+
+
+def test_a_skipped_departure_takes_no_number(database):
+    claim(database)
+    add_leads(database)
+    assert ledger.get_delivery(database, claim(database, "run-2").delivery_id).number == 1
+
+
+# --- which run
+
+
+def test_the_same_run_finds_its_delivery_again(database):
+    add_leads(database, 2)
+    first = claim(database)
+    add_leads(database, 2)
+    again = claim(database)
+    assert (again.delivery_id, again.included, again.is_new) == (first.delivery_id, 2, False)
+
+
+def test_a_run_that_is_cleared_after_its_delivery_failed_makes_a_new_one_with_the_same_leads(database):
+    leads = add_leads(database, 2)
+    first = claim(database)
+    ledger.settle(database, first.delivery_id)
+    second = claim(database)
+    assert second.delivery_id != first.delivery_id
+    assert carried(database, second.delivery_id) == leads
+    assert ledger.delivery_of_run(database, batch_id="acme", run_id="run-1") == second.delivery_id
+
+
+def test_a_run_that_was_skipped_may_deliver_when_it_is_cleared(database):
+    assert claim(database).state is DeliveryState.SKIPPED
+    add_leads(database)
+    assert claim(database).included == 1
+
+
+def test_keep_for_next_delivers_now_and_again_with_the_next_departure(database):
+    leads = add_leads(database, 3)
+    now = claim(database, "by hand", keep_for_next=True)
+    assert carried(database, now.delivery_id) == leads
+    assert waiting(database) == leads
+    assert carried(database, claim(database, "scheduled").delivery_id) == leads
+
+
+def test_a_failed_delivery_that_kept_the_queue_puts_nothing_into_it_twice(database):
+    leads = add_leads(database, 3)
+    now = claim(database, "by hand", keep_for_next=True)
+    ledger.settle(database, now.delivery_id)
+    assert waiting(database) == leads
+    assert claim(database, "scheduled").included == 3
+
+
+# --- windows
+
+
+@pytest.mark.req("F42")
+def test_a_lead_received_exactly_at_the_end_of_a_window_belongs_to_the_next(database):
+    before = add_leads(database, received_at=JANUARY - timedelta(microseconds=1))
+    at_the_end = add_leads(database, received_at=JANUARY)
+    first = claim(database, "run-1", window_to=JANUARY)
+    second = claim(database, "run-2", window_to=JANUARY + timedelta(days=1))
+    assert carried(database, first.delivery_id) == before
+    assert carried(database, second.delivery_id) == at_the_end
+
+
+@pytest.mark.req("F42")
+def test_a_lead_that_arrives_late_goes_with_the_next_window(database):
+    add_leads(database, received_at=JANUARY - timedelta(hours=2))
+    claim(database, "run-1", window_to=JANUARY)
+    late = add_leads(database, received_at=JANUARY - timedelta(hours=1))
+    second = claim(database, "run-2", window_to=JANUARY + timedelta(days=1))
+    assert carried(database, second.delivery_id) == late
+
+
+@pytest.mark.req("F42")
+def test_a_lead_whose_clock_runs_ahead_waits_until_its_time_has_come(database):
+    ahead = add_leads(database, received_at=JANUARY + timedelta(minutes=5))
+    assert claim(database, "run-1", window_to=JANUARY).state is DeliveryState.SKIPPED
+    assert waiting(database) == ahead
+    later = claim(database, "run-2", window_to=JANUARY + timedelta(hours=1))
+    assert carried(database, later.delivery_id) == ahead
+
+
+@pytest.mark.req("F42")
+def test_windows_meet_without_gap_or_overlap_whatever_failed_or_was_skipped_between(database):
+    ends = [JANUARY + timedelta(days=day) for day in range(1, 6)]
+    delivered = []
+    for number, end in enumerate(ends):
+        if number != 2:  # the third window finds nothing and is skipped
+            add_leads(database, 2, received_at=end - timedelta(hours=1))
+        claimed = claim(database, f"run-{number}", window_to=end)
+        if number == 1:
+            ledger.settle(database, claimed.delivery_id)  # fails: nothing was sent
+        elif claimed.state is not DeliveryState.SKIPPED:
+            delivered.append(claimed.delivery_id)
+    windows = rows(
+        database,
+        "SELECT window_from, window_to FROM delivery WHERE id = ANY(:ids) ORDER BY number",
+        ids=delivered,
+    )
+    assert [start for start, _ in windows] == [None, *[end for _, end in windows[:-1]]]
+    # The second window failed, so its leads went with the third departure: each lead in exactly one.
+    everything = [lead for taken in (carried(database, one) for one in delivered) for lead in taken]
+    assert sorted(everything) == sorted(scalars(database, "SELECT id FROM lead"))
+
+
+@pytest.mark.req("F42")
+def test_claims_that_wait_for_each_other_have_windows_that_go_forward(database):
+    """The claim that waits for the other ends its window after it got its turn, not when it began to wait."""
+    add_leads(database)
+    claim(database, "run-0")
+    with database.transaction() as other:
+        other.execute(text("SELECT FROM batch WHERE id = 'acme' FOR UPDATE"))
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(claim, database, "run-2", departs_empty=True)
+            until_someone_waits(database)
+            turn = other.scalar(text("SELECT clock_timestamp()"))
+            other.commit()
+            waits.result()
+    ((start, end),) = rows(database, "SELECT window_from, window_to FROM delivery WHERE run_id = 'run-2'")
+    assert start < turn < end
+
+
+def until_someone_waits(database):
+    with database.session() as connection:
+        waiting_backends = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        while not connection.scalar(waiting_backends):
+            pass
+
+
+def test_a_window_never_ends_before_the_last_one_did_although_the_clock_was_set_back(database):
+    add_leads(database)
+    far = datetime.now(UTC) + timedelta(days=1)
+    claim(database, "run-1", window_to=far)
+    claim(database, "run-2", departs_empty=True)
+    assert rows(database, "SELECT window_from, window_to FROM delivery WHERE run_id = 'run-2'") == [
+        (far, far)
+    ]
+
+
+# --- I1
+
+
+def test_i1_the_database_refuses_a_lead_in_two_live_deliveries_of_a_batch(database):
+    (lead,) = add_leads(database)
+    claim(database, "run-1")
+    execute(database, "INSERT INTO pending SELECT batch_no, lead_id, now() FROM delivery_lead")
+    with pytest.raises(StoreError):
+        claim(database, "run-2")
+    assert rows(database, "SELECT lead_id, count(*) FROM delivery_lead GROUP BY 1") == [(lead, 1)]
+
+
+def test_i1_many_claims_at_once_share_the_leads_out(database):
+    leads = add_leads(database, 200)
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda n: claim(database, f"run-{n}", limit=30), range(8)))
+    taken = [lead for taken in (carried(database, one.delivery_id) for one in claims) for lead in taken]
+    assert sorted(taken) == leads
+    assert sorted(one.included for one in claims) == [0, 20, 30, 30, 30, 30, 30, 30]
+
+
+def test_the_same_run_claimed_many_times_at_once_is_one_delivery(database):
+    add_leads(database, 10)
+    with ThreadPoolExecutor(6) as pool:
+        claims = list(pool.map(lambda _: claim(database), range(6)))
+    assert len({one.delivery_id for one in claims}) == 1
+    assert [one.is_new for one in claims].count(True) == 1
