@@ -1,6 +1,5 @@
 """What every file format promises, whatever it is: a subclass says how the format is read back, by a reader of others."""
 
-import hashlib
 import io
 import json
 import os
@@ -211,7 +210,9 @@ class FormatContract:
         assert len(self.read(written(written_by, TYPED))) == 2
 
     def test_the_model_survives_being_frozen_as_json(self, written_by):
-        again = TypeAdapter(Format).validate_python(json.loads(json.dumps(written_by.model_dump(mode="json"))))
+        again = TypeAdapter(Format).validate_python(
+            json.loads(json.dumps(written_by.model_dump(mode="json")))
+        )
         assert again == written_by
 
     def test_it_has_an_extension_a_media_type_and_a_page(self, written_by):
@@ -221,12 +222,15 @@ class FormatContract:
 
 TYPED = pl.DataFrame(
     {
+        "id": ["1", "2"],
         "whole": [1, None],
         "fraction": [1.5, None],
         "money": pl.Series([Decimal("12.30"), None], dtype=pl.Decimal(10, 2)),
         "yes": [True, None],
         "day": [date(2026, 1, 31), None],
-        "moment": pl.Series([datetime(2026, 1, 31, 12, 30, tzinfo=UTC), None], dtype=pl.Datetime("us", "UTC")),
+        "moment": pl.Series(
+            [datetime(2026, 1, 31, 12, 30, tzinfo=UTC), None], dtype=pl.Datetime("us", "UTC")
+        ),
         "clock": [time(9, 30), None],
         "length": [timedelta(hours=3), None],
         "kind": pl.Series(["a", None], dtype=pl.Categorical),
@@ -236,7 +240,3 @@ TYPED = pl.DataFrame(
         "nothing": pl.Series([None, None], dtype=pl.Null),
     }
 )
-
-
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()

@@ -4,11 +4,11 @@ import json
 
 import jsonschema
 import pytest
-from contracts.format_contract import FormatContract, frame, nasty, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from contracts.format_contract import FormatContract, frame, nasty, written
 from leadferry.formats.json import Json
 
 SCHEMA = {

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from contracts.format_contract import FormatContract, frame, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.format_contract import FormatContract, frame, written
 from leadferry.errors import RenderError
 from leadferry.formats.ndjson import Ndjson
 

@@ -30,13 +30,13 @@ class Change:
 
     column: str
     """The mapped column's name."""
-    values: int
+    count: int
     """How many values of this column were changed, in the whole file."""
     what: str
     """What happened to them, for a reader: `control characters removed`."""
 
     def __str__(self) -> str:
-        return f"{_values(self.values, self.column)}: {self.what}"
+        return f"{_values(self.count, self.column)}: {self.what}"
 
 
 def _values(count: int, column: str) -> str:
@@ -131,7 +131,7 @@ class Tally:
             told = [f"{_values(count, column)} {what}" for (column, what), count in self._refused.items()]
             raise RenderError("; ".join(told), hint=self.hint)
         for (column, what), count in self._changed.items():
-            self._context.report(Change(column=column, values=count, what=what))
+            self._context.report(Change(column=column, count=count, what=what))
 
 
 Step = Callable[["pl.DataFrame", Tally], "pl.DataFrame"]

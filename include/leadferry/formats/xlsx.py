@@ -129,7 +129,7 @@ class Xlsx(FormatBase):
                 f"/dev/fd/{workbook.fileno()}",
                 freeze_panes={"general": {"row": 1, "col": 0}} if self.freeze_header else None,
                 bold_headers=self.bold_header,
-                column_widths={name: widths for name in names},
+                column_widths=dict.fromkeys(names, widths),
                 autofilter=dict.fromkeys(names, self.autofilter),
                 ignore_errors={name: list(source.first.columns) for name in names},
             )

@@ -1,0 +1,98 @@
+"""All formats side by side: the same leads are the same records, whatever the file."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import polars as pl
+import pytest
+from lxml import etree
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.format_contract import written
+from leadferry.formats import Format
+
+SAMPLES = Path(__file__).parents[2] / "samples/us_500.csv"
+
+
+def from_csv(data):
+    return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+
+
+def from_pandas(data):
+    return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False).to_dict("records")
+
+
+def from_json(data):
+    return json.loads(data)["leads"]
+
+
+def from_ndjson(data):
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def from_xml(data):
+    return [{field.tag: field.text for field in lead} for lead in etree.fromstring(data)]
+
+
+def from_xlsx(data):
+    header, *rows = openpyxl.load_workbook(io.BytesIO(data)).active.iter_rows(values_only=True)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def from_pandas_xlsx(data):
+    return pd.read_excel(io.BytesIO(data), dtype=str, keep_default_na=False).to_dict("records")
+
+
+READERS = [
+    ("csv", from_csv),
+    ("csv", from_pandas),
+    ("xlsx", from_xlsx),
+    ("xlsx", from_pandas_xlsx),
+    ("json", from_json),
+    ("ndjson", from_ndjson),
+    ("xml", from_xml),
+]
+
+
+@pytest.mark.req("R005")
+@pytest.mark.parametrize("count", [3, 500])
+@pytest.mark.parametrize(("kind", "read"), READERS, ids=[f"{kind}-{read.__name__}" for kind, read in READERS])
+def test_the_same_leads_read_back_as_the_same_records(kind, read, count):
+    with SAMPLES.open(newline="", encoding="utf-8") as samples:
+        records = list(csv.DictReader(samples))[:count]
+    wanted = TypeAdapter(Format).validate_python({"type": kind})
+    assert read(written(wanted, pl.DataFrame(records))) == records
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "ndjson", "xlsx", "xml"])
+def test_a_format_is_named_by_its_type_alone(kind):
+    wanted = TypeAdapter(Format).validate_python({"type": kind})
+    assert (wanted.type, wanted.extension) == (kind, kind)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "ndjson", "xlsx", "xml"])
+def test_an_unknown_setting_is_refused(kind):
+    with pytest.raises(ValidationError, match="extra"):
+        TypeAdapter(Format).validate_python({"type": kind, "colour": "red"})
+
+
+def test_an_unknown_format_is_refused_with_those_there_are():
+    with pytest.raises(ValidationError, match="'csv', 'json', 'ndjson', 'xlsx', 'xml'"):
+        TypeAdapter(Format).validate_python({"type": "exel"})
+
+
+def test_reading_a_batch_file_loads_no_heavy_library():
+    code = (
+        "import sys; import leadferry.formats as f; from pydantic import TypeAdapter\n"
+        "for kind in ('csv', 'json', 'ndjson', 'xlsx', 'xml'):\n"
+        "    TypeAdapter(f.Format).validate_python({'type': kind}).problems(['a'])\n"
+        "print([m for m in ('polars', 'pandas', 'lxml', 'openpyxl', 'rustpy_xlsxwriter') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
