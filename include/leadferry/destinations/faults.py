@@ -231,6 +231,12 @@ _SSH_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
 )
 """What paramiko says only in words, lower case; the words are paramiko's own, not the server's."""
 
+_SSH_HOOK_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
+    ("private key provided cannot be read by paramiko", AuthenticationError),
+    ("key must have begin and end header", AuthenticationError),
+)
+"""What the SSH hook says about the connection's `private_key`."""
+
 _SFTP_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
     ("socket is closed", TransferInterruptedError),
     ("no space", QuotaError),
@@ -251,6 +257,8 @@ def of_ssh(error: Exception) -> Fault | None:
     """Classify what paramiko and the SSH hook raise; None if it is something else."""
     import paramiko
 
+    if by_words := _by_words(str(error), _SSH_HOOK_TEXTS):
+        return Fault(by_words, "the private key cannot be read with this passphrase")
     match error:
         case paramiko.ssh_exception.NoValidConnectionsError():
             return _of_attempts(list(error.errors.values()))

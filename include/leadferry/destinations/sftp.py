@@ -32,6 +32,7 @@ from leadferry.errors import (
     DeliveryError,
     NameConflictError,
     OutcomeUnknownError,
+    QuotaError,
     TransferInterruptedError,
 )
 from leadferry.templates import Template
@@ -39,6 +40,12 @@ from leadferry.templates import Template
 if TYPE_CHECKING:
     import paramiko
     from airflow.providers.sftp.hooks.sftp import SFTPHook
+
+_EXTENDED = 200
+"""SSH_FXP_EXTENDED."""
+
+_PROBE = 32768
+"""Bytes of one block of SFTP, which is what full servers refuse even if a few bytes would still fit."""
 
 _CUT = (TransferInterruptedError, ConnectTimeoutError)
 """After these the server may or may not have carried out what it was asked last."""
@@ -192,9 +199,26 @@ class SftpSession(Session):
                 out.write(block)
         size = self._client.stat(temporary).st_size
         if size != file.size:
+            self._explain(temporary)
             raise TransferInterruptedError(f"{self._place}{temporary}: {size} of {file.size} bytes arrived")
         if self._destination.verify == "sha256" and self._read_back(temporary, file) != file.sha256:
             raise TransferInterruptedError(f"{self._place}{temporary}: what arrived reads back differently")
+
+    def _explain(self, temporary: str) -> None:
+        """Find out why bytes are missing: paramiko drops the answers to pipelined writes.
+
+        Raises:
+            QuotaError: the file system is full, told by OpenSSH's extension `statvfs`.
+            OSError: what the server answers to one more block.
+        """
+        with suppress(OSError):
+            # No public way to an extension. RFC draft: reply of eleven numbers, the fifth is what we may still use.
+            request = self._client._request  # type: ignore[attr-defined]  # noqa: SLF001  (private, so not in its types)
+            _, reply = request(_EXTENDED, "statvfs@openssh.com", temporary)
+            if [reply.get_int64() for _ in range(5)][-1] == 0:
+                raise QuotaError(f"{self._place}{_absolute(temporary)}: no room left on the server's disk")
+        with self._client.open(temporary, "ab") as out:
+            out.write(bytes(_PROBE))
 
     def _publish(self, temporary: str, final: str, parcel: Parcel) -> str | Receipt:
         """Rename; return how, or the receipt of an identical file that took the name meanwhile."""
@@ -206,7 +230,8 @@ class SftpSession(Session):
             return self._look_again(parcel)
         except DeliveryError as refused:
             if receipt := self._standing(directory, parcel.file):
-                self._client.remove(temporary)
+                with suppress(FileNotFoundError):
+                    self._client.remove(temporary)
                 return receipt
             if self._size(temporary) is None:
                 return "rename, answered with an error"

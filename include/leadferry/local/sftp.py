@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hmac
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ class _Door(asyncssh.SSHServer):
 
     def __init__(self, receiver: SftpReceiver) -> None:
         self._receiver = receiver
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._receiver.connections.add(conn)
 
     def begin_auth(self, username: str) -> bool:  # noqa: ARG002  (asyncssh calls it so)
         return True
@@ -75,6 +79,7 @@ class SftpReceiver(AsyncReceiver):
         self.passwords = dict(passwords or {})
         self.keys = dict(keys or {})
         self.port = port
+        self.connections: weakref.WeakSet[asyncssh.SSHServerConnection] = weakref.WeakSet()
         self._host_key = _host_key(private_folder(state))
         self._files = type("FilesHere", (files,), {"root": root.resolve()})
 
@@ -99,6 +104,9 @@ class SftpReceiver(AsyncReceiver):
     async def close(self) -> None:
         """Stop listening and hang up."""
         self._server.close()
+        for connection in list(self.connections):
+            connection.abort()
+            await connection.wait_closed()
         await self._server.wait_closed()
 
     def announcement(self) -> dict[str, Any]:

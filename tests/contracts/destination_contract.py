@@ -1,0 +1,227 @@
+"""What every destination that stores files promises, tried on its real server.
+
+A test file supplies a `harness` fixture and inherits the tests.
+"""
+
+import abc
+import contextlib
+import hashlib
+import threading
+
+import pytest
+
+from leadferry.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    DeliveryError,
+    NameConflictError,
+    PermanentDeliveryError,
+)
+
+
+class Crash(BaseException):
+    """The process ends here: nothing that handles errors may run."""
+
+
+class Harness(abc.ABC):
+    """One kind of destination with its server."""
+
+    destination: object
+    wrong_credentials: object = None
+    """The same destination by a connection with a wrong password; None where nobody logs in."""
+
+    @abc.abstractmethod
+    def visible(self):
+        """Return the bytes of everything under a final name, by name."""
+
+    def remains(self):
+        """Return temporary names that are still there."""
+        return []
+
+    @abc.abstractmethod
+    def put(self, name, data):
+        """Put somebody's file there."""
+
+    def leave_partial(self, parcel, data):
+        """Leave what a try that was killed in the middle leaves."""
+
+    @abc.abstractmethod
+    def failing_half_way(self):
+        """Return a context in which the transfer of the file breaks in its middle."""
+
+    @abc.abstractmethod
+    def crashing(self, monkeypatch, *, when):
+        """Raise `Crash` in the next send, `before` or `after` the file got its final name."""
+
+    @abc.abstractmethod
+    def forbidden(self):
+        """Return a context in which the login may not write."""
+
+
+def send(destination, parcel):
+    with destination.open() as session:
+        return session.send(parcel)
+
+
+def find(destination, parcel):
+    with destination.open() as session:
+        return session.find(parcel)
+
+
+class DestinationContract:
+    @pytest.mark.req("R004", "F06")
+    def test_a_file_arrives_once_with_exactly_its_bytes(self, harness, parcel, content):
+        receipt = send(harness.destination, parcel)
+        assert {"leads.csv": content} == harness.visible()
+        assert len(content) == receipt.size
+        assert receipt.location.endswith("leads.csv")
+        assert [] == harness.remains()
+
+    @pytest.mark.req("F02")
+    def test_sending_it_again_leaves_one_and_gives_a_receipt(self, harness, parcel, content, next_try):
+        send(harness.destination, parcel)
+        receipt = send(harness.destination, next_try(parcel))
+        assert {"leads.csv": content} == harness.visible()
+        assert hashlib.sha256(content).hexdigest() == receipt.sha256
+
+    def test_an_empty_file_arrives(self, harness, make_parcel):
+        send(harness.destination, make_parcel(b""))
+        assert {"leads.csv": b""} == harness.visible()
+
+    def test_a_file_that_was_never_sent_is_not_found(self, harness, parcel):
+        assert find(harness.destination, parcel) is None
+
+    def test_a_file_that_was_sent_is_found_with_its_hash(self, harness, parcel, content):
+        send(harness.destination, parcel)
+        assert hashlib.sha256(content).hexdigest() == find(harness.destination, parcel).sha256
+
+    @pytest.mark.req("F03")
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("asked", [True, False], ids=["after a look", "without a look"])
+    def test_a_crash_around_the_final_name_leaves_exactly_one_after_the_next_try(
+        self, harness, parcel, content, next_try, monkeypatch, when, asked
+    ):
+        with monkeypatch.context() as patch, pytest.raises(Crash):
+            harness.crashing(patch, when=when)
+            send(harness.destination, parcel)
+        if asked:
+            found = find(harness.destination, next_try(parcel))
+            assert (found is not None) == (when == "after")
+        send(harness.destination, next_try(parcel))
+        assert {"leads.csv": content} == harness.visible()
+        assert [] == harness.remains()
+
+    def test_what_a_killed_try_left_is_removed_by_the_look_and_by_the_next_try(
+        self, harness, parcel, content, next_try
+    ):
+        harness.leave_partial(parcel, content[: len(content) // 2])
+        assert find(harness.destination, next_try(parcel)) is None
+        assert [] == harness.remains()
+        harness.leave_partial(parcel, content[: len(content) // 2])
+        send(harness.destination, next_try(parcel))
+        assert [] == harness.remains()
+        assert {"leads.csv": content} == harness.visible()
+
+    def test_what_another_parcel_is_writing_stays(self, harness, parcel, make_parcel, content):
+        harness.leave_partial(make_parcel(content, key="another"), b"half")
+        before = harness.remains()
+        send(harness.destination, parcel)
+        assert before == harness.remains()
+
+    @pytest.mark.req("R143", "R137")
+    def test_a_transfer_that_breaks_in_the_middle_shows_nothing_and_the_next_try_leaves_exactly_one(
+        self, harness, parcel, content, next_try
+    ):
+        with harness.failing_half_way(), pytest.raises(DeliveryError):
+            send(harness.destination, parcel)
+        assert {} == harness.visible()
+        send(harness.destination, next_try(parcel))
+        assert {"leads.csv": content} == harness.visible()
+        assert [] == harness.remains()
+
+    @pytest.mark.parametrize("other", [b"somebody's", b"same size"], ids=["other size", "same size"])
+    @pytest.mark.parametrize("ask", [send, find])
+    def test_other_bytes_under_the_name_are_a_conflict_and_stay(self, harness, make_parcel, other, ask):
+        parcel = make_parcel(b"our bytes")
+        harness.put("leads.csv", other)
+        with pytest.raises(NameConflictError, match=r"leads\.csv"):
+            ask(harness.destination, parcel)
+        assert {"leads.csv": other} == harness.visible()
+        assert [] == harness.remains()
+
+    def test_the_same_bytes_under_the_name_count_as_delivered(self, harness, parcel, content):
+        harness.put("leads.csv", content)
+        assert len(content) == send(harness.destination, parcel).size
+        assert {"leads.csv": content} == harness.visible()
+
+    @pytest.mark.req("R137")
+    def test_a_watcher_never_sees_a_part_under_the_final_name(self, harness, parcel, content):
+        seen, done = [harness.visible()], threading.Event()
+
+        def watch():
+            while not done.is_set():
+                seen.append(harness.visible())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            send(harness.destination, parcel)
+        finally:
+            done.set()
+            watcher.join()
+        seen.append(harness.visible())
+        assert [{}, {"leads.csv": content}] == [seen[0], seen[-1]]
+        assert all(view in ({}, {"leads.csv": content}) for view in seen)
+
+    @pytest.mark.req("R142", "R200")
+    def test_no_permission_is_said_and_not_tried_again(self, harness, parcel):
+        with harness.forbidden(), pytest.raises(AccessDeniedError) as caught:
+            send(harness.destination, parcel)
+        assert not caught.value.retry
+        assert {} == harness.visible()
+
+    @pytest.mark.req("R132", "R200")
+    def test_wrong_credentials_are_said_and_not_tried_again(self, harness, parcel):
+        if harness.wrong_credentials is None:
+            assert not hasattr(harness.destination, "connection")
+            return
+        with pytest.raises(AuthenticationError) as caught:
+            send(harness.wrong_credentials, parcel)
+        assert not caught.value.retry
+        assert "wrong horse" not in str(caught.value)
+        assert {} == harness.visible()
+
+    def test_bytes_that_changed_in_the_archive_are_never_published(self, harness, parcel, content):
+        parcel.file.path.write_bytes(content[:-1] + b"!")
+        with pytest.raises(PermanentDeliveryError, match="not what was rendered"):
+            send(harness.destination, parcel)
+        assert {} == harness.visible()
+        assert [] == harness.remains()
+
+    def test_a_stored_file_that_is_gone_is_said(self, harness, parcel):
+        parcel.file.path.unlink()
+        with pytest.raises(PermanentDeliveryError, match="stored copy"):
+            send(harness.destination, parcel)
+        assert {} == harness.visible()
+
+    def test_two_at_the_same_time_leave_exactly_one(self, harness, parcel, content, next_try):
+        """A try that is thought dead may still run while the next one does its work."""
+        outcomes = []
+
+        def run(one):
+            with contextlib.suppress(DeliveryError):
+                outcomes.append(send(harness.destination, one))
+
+        threads = [threading.Thread(target=run, args=(one,)) for one in (parcel, next_try(parcel))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {"leads.csv": content} == harness.visible()
+        assert outcomes
+
+    def test_the_model_survives_json(self, harness):
+        model = type(harness.destination)
+        assert harness.destination == model.model_validate(harness.destination.model_dump(mode="json"))
+        assert harness.destination.pool.replace("_", "").isalnum()
+        assert harness.destination.pool.islower()

@@ -1,0 +1,162 @@
+"""The folder destination: the contract, and what only folders do."""
+
+import contextlib
+import errno
+import os
+import resource
+import subprocess
+
+import pytest
+from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
+
+from leadferry.destinations import folder
+from leadferry.destinations.folder import Folder
+from leadferry.errors import AccessDeniedError, NoSuchPathError, QuotaError
+
+
+class FolderHarness(Harness):
+    def __init__(self, path):
+        self.path = path
+        self.destination = Folder(id="out", path=str(path))
+
+    def _names(self):
+        return os.listdir(self.path) if self.path.exists() else []
+
+    def visible(self):
+        return {name: (self.path / name).read_bytes() for name in self._names() if not name.startswith(".")}
+
+    def remains(self):
+        return [name for name in self._names() if name.startswith(".")]
+
+    def put(self, name, data):
+        self.path.mkdir(exist_ok=True)
+        (self.path / name).write_bytes(data)
+
+    def leave_partial(self, parcel, data):
+        self.put(parcel.temporary_name, data)
+
+    @contextlib.contextmanager
+    def failing_half_way(self):
+        """Let the system refuse to make the file longer than half."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    def crashing(self, monkeypatch, *, when):
+        really = os.link
+
+        def link(source, target):
+            if when == "after":
+                really(source, target)
+            raise Crash
+
+        monkeypatch.setattr(os, "link", link)
+
+    @contextlib.contextmanager
+    def forbidden(self):
+        """Point at a folder of the kernel's in which not even root may make files."""
+        here, self.destination = self.destination, Folder(id="out", path="/sys/kernel", create=False)
+        yield
+        self.destination = here
+
+
+@pytest.fixture
+def harness(tmp_path):
+    return FolderHarness(tmp_path / "out")
+
+
+class TestFolder(DestinationContract):
+    pass
+
+
+def test_missing_folders_are_made(tmp_path, parcel, content):
+    send(Folder(id="out", path=f"{tmp_path}/a/b"), parcel)
+    assert content == (tmp_path / "a/b/leads.csv").read_bytes()
+
+
+@pytest.mark.req("R134", "R142")
+def test_a_missing_folder_that_must_not_be_made_is_said(tmp_path, parcel):
+    with pytest.raises(NoSuchPathError, match="ENOENT"):
+        send(Folder(id="out", path=f"{tmp_path}/a", create=False), parcel)
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_path_is_a_template_and_values_make_no_folders(tmp_path, parcel):
+    parcel.variables["batch"]["name"] = "Acme/../../Auto"
+    send(Folder(id="out", path=str(tmp_path) + "/{{ batch.name }}/{{ delivery.date }}"), parcel)
+    assert (tmp_path / "Acme_.._.._Auto/2026-01-31/leads.csv").exists()
+    parcel.variables["batch"]["name"] = "Acme Auto"
+
+
+@pytest.mark.parametrize("name", ["..", "a\nb"])
+def test_a_path_that_leads_elsewhere_is_refused(tmp_path, parcel, name):
+    with pytest.raises(NoSuchPathError):
+        send(Folder(id="out", path=f"{tmp_path}/{name}/x"), parcel)
+
+
+def test_a_relative_path_starts_at_the_projects_folder(tmp_path, parcel, monkeypatch):
+    monkeypatch.setenv("LEADFERRY_CONFIG", str(tmp_path / "config"))
+    send(Folder(id="out", path="out"), parcel)
+    assert (tmp_path / "out/leads.csv").exists()
+
+
+@pytest.mark.parametrize("link_answer", [errno.EPERM, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("renameat2", [True, False], ids=["renameat2", "no renameat2"])
+def test_without_hard_links_a_name_is_still_never_taken_from_others(
+    tmp_path, monkeypatch, link_answer, renameat2
+):
+    def link(source, target):
+        raise OSError(link_answer, os.strerror(link_answer))
+
+    monkeypatch.setattr(os, "link", link)
+    if not renameat2:
+        monkeypatch.setattr(folder, "_rename_noreplace", lambda temporary, final: False)
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "taken").write_bytes(b"other")
+    with pytest.raises(FileExistsError):
+        folder.publish(tmp_path / "new", tmp_path / "taken")
+    assert b"other" == (tmp_path / "taken").read_bytes()
+    assert ("renameat2" if renameat2 else "rename") == folder.publish(tmp_path / "new", tmp_path / "free")
+    assert b"new" == (tmp_path / "free").read_bytes()
+
+
+def test_a_name_that_is_taken_between_the_look_and_the_link_is_left_alone(
+    tmp_path, harness, parcel, monkeypatch
+):
+    really = os.link
+
+    def link(source, target):
+        harness.put("leads.csv", b"faster")
+        really(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(Exception, match="leads.csv"):
+        send(harness.destination, parcel)
+    assert {"leads.csv": b"faster"} == harness.visible()
+    assert [] == harness.remains()
+
+
+@pytest.mark.req("R200")
+def test_a_full_disk_is_said_and_nothing_is_left(tmp_path, parcel):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk could not be mounted: run scripts/test as root with the right to mount")
+    try:
+        with pytest.raises(QuotaError, match="ENOSPC"):
+            send(Folder(id="out", path=str(disk)), parcel)
+        assert [] == os.listdir(disk)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_folder_that_may_not_be_written_is_found_empty_not_failed(parcel):
+    assert find(Folder(id="out", path="/sys/kernel", create=False), parcel) is None
+    with pytest.raises(AccessDeniedError):
+        send(Folder(id="out", path="/sys/kernel", create=False), parcel)
