@@ -47,7 +47,7 @@ from sqlalchemy import (
     true,
 )
 
-from leadferry.mapping.typed import WHITE_SPACE, Kind, Operand, Scalar, Value, operand
+from leadferry.mapping.comparable import WHITE_SPACE, Kind, Operand, Scalar, Value, operand
 
 MAX_DEPTH = 8
 MAX_PATTERN = 500
