@@ -91,6 +91,7 @@ class _Sender:
         self.files = {file.id: file for file in ledger.stored_files(database, delivery.id)}
         self._cleanup = ExitStack()
         self._session: Session | None = None
+        self._out_of_reach = False
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -101,7 +102,9 @@ class _Sender:
     def session(self) -> Session:
         """Return the open connection; opens it on the first call."""
         if self._session is None:
+            self._out_of_reach = True
             self._session = self._cleanup.enter_context(self.destination.open())
+            self._out_of_reach = False
         return self._session
 
     def parcels(self) -> list[list[Dispatch]]:
@@ -118,7 +121,7 @@ class _Sender:
             except DeliveryError as error:
                 _log.warning("Parcel %s to %s: %s", dispatches[0].parcel_key, self.destination.where, error)
                 yield error
-                if self._session is None:
+                if self._out_of_reach:
                     return  # not even a connection: the other parcels would fail alike
 
     def look_up_all(self) -> None:
@@ -147,30 +150,31 @@ class _Sender:
         try:
             receipt = self.session().send(self._parcel(dispatches, attempt=number))
         except OutcomeUnknownError as error:
-            self._record(dispatches, DispatchState.UNKNOWN, error=error)
+            self._record(dispatches, DispatchState.UNKNOWN, number=number, error=error)
             raise
         except LeadferryError as error:
-            self._record(dispatches, DispatchState.FAILED, error=error)
+            self._record(dispatches, DispatchState.FAILED, number=number, error=error)
             raise
         # Anything else (a kill, a time-out by Airflow, a bug) leaves it `sending`: the next try asks the destination.
-        self._record(dispatches, DispatchState.CONFIRMED, receipt=receipt)
+        self._record(dispatches, DispatchState.CONFIRMED, number=number, receipt=receipt)
         _log.info("Parcel %s confirmed at %s", dispatches[0].parcel_key, receipt.location)
 
     def _look_up(self, dispatches: Sequence[Dispatch]) -> list[Dispatch]:
         """Ask the destination what became of a parcel whose sender died."""
-        parcel = self._parcel(dispatches, attempt=max(one.attempts for one in dispatches))
+        number = max(one.attempts for one in dispatches)
+        parcel = self._parcel(dispatches, attempt=number)
         try:
             receipt = self.session().find(parcel)
         except OutcomeUnknownError as error:
-            self._record(dispatches, DispatchState.UNKNOWN, error=error)
+            self._record(dispatches, DispatchState.UNKNOWN, number=number, error=error)
         else:
             if receipt is not None:
-                self._record(dispatches, DispatchState.CONFIRMED, receipt=receipt)
+                self._record(dispatches, DispatchState.CONFIRMED, number=number, receipt=receipt)
             else:
                 died = TransferInterruptedError(
                     f"The process that sent parcel {parcel.key} died; nothing had arrived"
                 )
-                self._record(dispatches, DispatchState.READY, error=died)
+                self._record(dispatches, DispatchState.READY, number=number, error=died)
         return self._current(parcel.key)
 
     def _record(
@@ -178,6 +182,7 @@ class _Sender:
         dispatches: Sequence[Dispatch],
         outcome: DispatchState,
         *,
+        number: int,
         receipt: Receipt | None = None,
         error: LeadferryError | None = None,
     ) -> None:
@@ -188,7 +193,15 @@ class _Sender:
             wait=wait_exponential(multiplier=0.2, max=5),
             reraise=True,
         )
-        patiently(ledger.end_sending, self.database, dispatches, outcome, receipt=evidence, error=error)
+        patiently(
+            ledger.end_sending,
+            self.database,
+            dispatches,
+            outcome,
+            number=number,
+            receipt=evidence,
+            error=error,
+        )
 
     def _parcel(self, dispatches: Sequence[Dispatch], *, attempt: int) -> Parcel:
         files = [self.files[one.file_id] for one in dispatches]

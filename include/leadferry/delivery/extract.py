@@ -14,7 +14,6 @@ from leadferry.errors import NothingToDeliverError
 from leadferry.mapping.rules import failed_rule
 from leadferry.states import DeliveryState
 from leadferry.store import ledger
-from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.queue import Claim, Departure, Selection, claim
 from leadferry.store.tables import lead
@@ -41,8 +40,6 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     """
     ledger.recover_stale(database)
     claimed = claim(database, _departure(batch, trigger), _selection(batch, trigger.params))
-    if trigger.actor is not None and claimed.is_new:
-        _audit(database, batch, trigger, claimed)
     if claimed.state is DeliveryState.SKIPPED and batch.empty == "fail":
         raise NothingToDeliverError(f"Batch {batch.id!r} has nothing to deliver: {claimed.reason}")
     return claimed
@@ -61,6 +58,7 @@ def _departure(batch: Batch, trigger: Trigger) -> Departure:
         received_from=_received_from(batch),
         lease=lease(batch),
         params=trigger.params.model_dump(mode="json", exclude_defaults=True),
+        actor=trigger.actor,
     )
 
 
@@ -74,7 +72,7 @@ def _received_from(batch: Batch) -> datetime | None:
 def _selection(batch: Batch, params: DeliverNow) -> Selection:
     chosen = batch.select
     return Selection(
-        failed_rule=failed_rule(chosen.rules, lead, timezone=batch.timezone),
+        failed_rule=failed_rule(chosen.rules, lead, timezone=batch.timezone) if chosen.rules else None,
         order=params.order or chosen.order,
         limit=params.limit or chosen.limit,
         minimum=1 if params.ignore_minimum else batch.conditions.min_leads,
@@ -93,20 +91,3 @@ def lease(batch: Batch) -> timedelta:
         total += 2 * min(delay, batch.retry.max_delay)
         delay = delay * batch.retry.factor
     return max(batch.claim_lease, total + timedelta(hours=1))
-
-
-def _audit(database: Database, batch: Batch, trigger: Trigger, claimed: Claim) -> None:
-    detail = {
-        "delivery": claimed.delivery_id,
-        "run_id": trigger.run_id,
-        "params": trigger.params.model_dump(mode="json", exclude_defaults=True),
-        "included": claimed.included,
-    }
-    with database.transaction() as connection:
-        record(
-            connection,
-            actor=trigger.actor or "",
-            action="delivery.trigger",
-            subject=f"batch {batch.id}",
-            detail=detail,
-        )

@@ -294,30 +294,52 @@ def begin_sending(database: Database, dispatches: Sequence[Dispatch], *, lease: 
     return number
 
 
-def end_sending(
+def end_sending(  # noqa: PLR0913  (all but two by keyword)
     database: Database,
     dispatches: Sequence[Dispatch],
     outcome: DispatchState,
     *,
+    number: int,
     receipt: Mapping[str, Any] | None = None,
     error: LeadferryError | None = None,
 ) -> None:
     """Write down how sending ended: confirmed with its receipt, or failed, unknown, or ready again with the error.
 
+    Only the attempt that is under way may say so. A sender that lost its connection to the store, and with it the
+    right to send, may wake up when another one has taken over: what it says then counts for nothing.
+
+    Args:
+        database: the lead store.
+        dispatches: all of one parcel.
+        outcome: what became of them.
+        number: the attempt, as `begin_sending` returned it.
+        receipt: the evidence of a confirmation.
+        error: why it was not confirmed.
+
     Raises:
-        StoreError: a dispatch was not `sending`, or a confirmation lacks its receipt.
+        StoreError: a dispatch was not `sending` by this attempt, or a confirmation lacks its receipt.
     """
     ids = [one.id for one in dispatches]
     why = {"error_code": error.code if error else None, "error": str(error) if error else None}
     with database.transaction() as connection:
-        connection.execute(
+        ended = connection.execute(
             update(dispatch)
-            .where(dispatch.c.id.in_(ids))
+            .where(
+                dispatch.c.id.in_(ids),
+                dispatch.c.attempts == number,
+                # The outcome itself: a second call, after a lost answer to the first one's commit.
+                dispatch.c.state.in_([DispatchState.SENDING, outcome]),
+            )
             .values(state=outcome, receipt=dict(receipt) if receipt else None, updated_at=func.now(), **why)
         )
+        if ended.rowcount != len(ids):
+            raise StoreError(
+                f"Parcel {dispatches[0].parcel_key} is not being sent by attempt {number} any more",
+                hint="Nothing to do: another process took over and finds out what became of it",
+            )
         connection.execute(
             update(attempt)
-            .where(attempt.c.dispatch_id.in_(ids), attempt.c.ended_at.is_(None))
+            .where(attempt.c.dispatch_id.in_(ids), attempt.c.number == number, attempt.c.ended_at.is_(None))
             .values(ended_at=func.now(), outcome=outcome, **why)
         )
 
@@ -345,14 +367,22 @@ def settle(database: Database, delivery_id: int, *, reason: str | None = None) -
         StoreError: a dispatch is still `sending`: look it up first.
     """
     with database.transaction() as connection:
-        state = _lock(connection, delivery_id, set(DeliveryState))
-        target = _target_state(connection, delivery_id, state)
-        returned = 0
-        if target is not state:
-            if target is DeliveryState.FAILED:
-                returned = _give_back(connection, delivery_id)
-            _move(connection, delivery_id, target, reason=reason or _why(connection, delivery_id), ends=True)
-        row = connection.execute(select(delivery).where(delivery.c.id == delivery_id)).one()
+        return _settle(connection, delivery_id, reason=reason)
+
+
+def _settle(connection: Connection, delivery_id: int, *, reason: str | None = None) -> Settlement:
+    state = _lock(connection, delivery_id, set(DeliveryState))
+    target = _target_state(connection, delivery_id, state)
+    returned = 0
+    if target is not state:
+        if target is DeliveryState.FAILED:
+            returned = _give_back(connection, delivery_id)
+        _move(connection, delivery_id, target, reason=reason or _why(connection, delivery_id), ends=True)
+    return _settlement(connection, delivery_id, returned=returned)
+
+
+def _settlement(connection: Connection, delivery_id: int, *, returned: int = 0) -> Settlement:
+    row = connection.execute(select(delivery).where(delivery.c.id == delivery_id)).one()
     return Settlement(
         delivery_id=delivery_id,
         state=row.state,
@@ -373,7 +403,8 @@ def _target_state(connection: Connection, delivery_id: int, state: DeliveryState
             hint="Clear the task deliver of that destination: it looks up what arrived",
         )
     if DispatchState.UNKNOWN in states:
-        return DeliveryState.HELD
+        # Once partial, the leads count as delivered, whatever the answer will be.
+        return DeliveryState.PARTIAL if state is DeliveryState.PARTIAL else DeliveryState.HELD
     if states == {DispatchState.CONFIRMED}:
         return DeliveryState.DELIVERED
     return DeliveryState.PARTIAL if DispatchState.CONFIRMED in states else DeliveryState.FAILED
@@ -443,7 +474,9 @@ def recover_stale(database: Database) -> list[int]:
 def resolve(
     database: Database, dispatch_id: int, outcome: DispatchState, *, actor: str, reason: str
 ) -> Settlement:
-    """Say for an `unknown` dispatch whether it arrived, and settle its delivery.
+    """Say for an `unknown` dispatch whether it arrived, and settle its delivery if it was held for that.
+
+    All in one transaction: an answer is never half given. A delivery whose tasks still run is left to them.
 
     Args:
         database: the lead store.
@@ -458,13 +491,19 @@ def resolve(
     receipt = {"location": "confirmed by a person", "details": {"actor": actor, "reason": reason}}
     with database.transaction() as connection:
         row = connection.execute(
-            select(dispatch).where(dispatch.c.id == dispatch_id, dispatch.c.state == DispatchState.UNKNOWN)
+            select(dispatch)
+            .where(dispatch.c.id == dispatch_id, dispatch.c.state == DispatchState.UNKNOWN)
+            .with_for_update()
         ).one_or_none()
         if row is None:
             raise StoreError(f"Dispatch {dispatch_id} is not waiting for a decision")
         connection.execute(
             update(dispatch)
-            .where(dispatch.c.delivery_id == row.delivery_id, dispatch.c.parcel_key == row.parcel_key)
+            .where(
+                dispatch.c.delivery_id == row.delivery_id,
+                dispatch.c.parcel_key == row.parcel_key,
+                dispatch.c.state == DispatchState.UNKNOWN,
+            )
             .values(
                 state=outcome,
                 receipt=receipt if outcome is DispatchState.CONFIRMED else None,
@@ -478,7 +517,9 @@ def resolve(
             subject=f"dispatch {dispatch_id}",
             detail={"reason": reason, "parcel_key": row.parcel_key},
         )
-    return settle(database, row.delivery_id)
+        if _lock(connection, row.delivery_id, set(DeliveryState)) is DeliveryState.RENDERED:
+            return _settlement(connection, row.delivery_id)
+        return _settle(connection, row.delivery_id)
 
 
 def _lock(connection: Connection, delivery_id: int, allowed: set[DeliveryState]) -> DeliveryState:

@@ -1,30 +1,26 @@
 """The queue of every batch, and the claim that takes leads out of it.
 
-Routing offers new leads to the batches that listen to their flow; the claim moves what may go into a delivery.
-Both are set-based SQL: their cost grows with the leads they move, never with the leads delivered before.
+Routing offers new leads to the batches that listen to their flow, a lot for each;
+the claim gives lots to a delivery and withholds what fails a rule.
+Both are set-based SQL: their cost grows with the leads that wait, never with the leads delivered before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import (
-    CTE,
     ColumnElement,
     Connection,
-    Select,
-    SmallInteger,
-    case,
-    cast,
+    Row,
     delete,
     exists,
     func,
     insert,
     literal,
-    null,
     select,
     text,
     tuple_,
@@ -32,20 +28,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from leadferry.states import DeliveryState, LeadOutcome
+from leadferry.states import DeliveryState
+from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import (
-    arrival,
     batch,
     batch_config,
     delivery,
     delivery_lead,
     lead,
-    pending,
+    lot,
+    queue_entry,
     subscription,
+    withheld,
 )
 
 Order = Literal["oldest", "newest", "random"]
+
+MANY_LEADS = 10_000
+"""From here on the planner's old idea of a table costs more than telling it anew (a tenth of a second)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +68,17 @@ class Departure:
     """How long the delivery keeps its leads when nobody works on it any more."""
     params: dict[str, Any] | None = None
     """What a person asked for; stored for the record."""
+    actor: str | None = None
+    """Who asked for it by hand; leaves an audit row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """Which of the pending leads go."""
 
-    failed_rule: ColumnElement[Any]
-    """SQL on the table `lead`: the name of the first rule a lead does not meet, NULL when it meets all."""
+    failed_rule: ColumnElement[Any] | None = None
+    """SQL on the table `lead`: the name of the first rule a lead does not meet, NULL when it meets all.
+    None where there is no rule, so that no lead needs to be read."""
     order: Order = "oldest"
     limit: int | None = None
     minimum: int = 1
@@ -117,11 +121,22 @@ def route(
 
 
 def _offer_arrivals(connection: Connection) -> None:
-    taken = delete(arrival).returning(arrival.c.lead_id, arrival.c.flow, arrival.c.received_at).cte("taken")
-    offers = select(subscription.c.batch_no, taken.c.lead_id, taken.c.received_at).join_from(
-        taken, subscription, subscription.c.flow == taken.c.flow
+    """Hand the leads that arrived since the last routing to every batch that listens, one new lot for each."""
+    connection.execute(
+        text(
+            """
+            WITH taken AS (DELETE FROM arrival RETURNING lead_id, flow, received_at),
+            lots AS (
+                INSERT INTO lot (batch_no, newest_received_at)
+                SELECT batch_no, max(received_at) FROM taken JOIN subscription USING (flow) GROUP BY batch_no
+                RETURNING id, batch_no
+            )
+            INSERT INTO queue_entry (batch_no, lead_id, lot_id, received_at)
+            SELECT batch_no, lead_id, lots.id, received_at
+            FROM taken JOIN subscription USING (flow) JOIN lots USING (batch_no)
+            """
+        )
     )
-    connection.execute(insert(pending).from_select(["batch_no", "lead_id", "received_at"], offers))
 
 
 def _subscribe(
@@ -131,41 +146,64 @@ def _subscribe(
     known = set(connection.scalars(select(subscription.c.flow).where(mine)))
     if gone := known - set(flows):
         _unsubscribe(connection, batch_no=batch_no, flows=gone)
-    if new := set(flows) - known:
-        connection.execute(
-            insert(subscription), [{"batch_no": batch_no, "flow": flow} for flow in sorted(new)]
-        )
-        connection.execute(
-            # A lead that came back from a failed delivery while nobody listened waits here already.
-            upsert(pending)
-            .from_select(
-                ["batch_no", "lead_id", "received_at"], _first_fill(batch_no, sorted(new), received_from)
-            )
-            .on_conflict_do_nothing()
-        )
+    if new := sorted(set(flows) - known):
+        connection.execute(insert(subscription), [{"batch_no": batch_no, "flow": flow} for flow in new])
+        _first_fill(connection, batch_no=batch_no, flows=new, received_from=received_from)
 
 
-def _first_fill(batch_no: int, flows: Sequence[str], received_from: datetime | None) -> Select[Any]:
-    """Select what a batch finds of flows it begins to listen to: all leads but those it took and kept."""
-    taken = exists().where(
-        delivery_lead.c.lead_id == lead.c.id,
-        delivery_lead.c.batch_no == batch_no,
-        delivery_lead.c.outcome != LeadOutcome.RELEASED,
-    )
-    found = select(literal(batch_no), lead.c.id, lead.c.received_at).where(lead.c.flow.in_(flows), ~taken)
-    return found if received_from is None else found.where(lead.c.received_at >= received_from)
+def _first_fill(
+    connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
+) -> None:
+    """Give a batch what it finds of flows that it begins to listen to: all leads that it never had."""
+    had = exists().where(queue_entry.c.lead_id == lead.c.id, queue_entry.c.batch_no == batch_no)
+    found = select(literal(batch_no), lead.c.id, lead.c.received_at).where(lead.c.flow.in_(flows), ~had)
+    if received_from is not None:
+        found = found.where(lead.c.received_at >= received_from)
+    lot_id = _new_lot(connection, batch_no)
+    entries = found.add_columns(literal(lot_id))
+    names = ["batch_no", "lead_id", "received_at", "lot_id"]
+    connection.execute(insert(queue_entry).from_select(names, entries))
+    _close_lot(connection, lot_id)
 
 
 def _unsubscribe(connection: Connection, *, batch_no: int, flows: set[str]) -> None:
-    """Stop listening; leads of the flow leave this queue and come back should the batch listen again."""
+    """Stop listening; leads of the flow that wait leave this queue, and come back should the batch listen again."""
     connection.execute(
         delete(subscription).where(subscription.c.batch_no == batch_no, subscription.c.flow.in_(flows))
     )
+    # The lots are locked, so that no claim takes them meanwhile.
+    waiting = select(lot.c.id).where(_waits(batch_no)).with_for_update()
+    lots = list(connection.scalars(waiting))
     connection.execute(
-        delete(pending).where(
-            pending.c.batch_no == batch_no, lead.c.id == pending.c.lead_id, lead.c.flow.in_(flows)
+        delete(queue_entry).where(
+            queue_entry.c.lot_id.in_(lots), lead.c.id == queue_entry.c.lead_id, lead.c.flow.in_(flows)
         )
     )
+
+
+def _waits(batch_no: int) -> ColumnElement[bool]:
+    return (lot.c.batch_no == batch_no) & lot.c.delivery_id.is_(None)
+
+
+def _new_lot(connection: Connection, batch_no: int, *, delivery_id: int | None = None) -> int:
+    values = {"batch_no": batch_no, "delivery_id": delivery_id, "newest_received_at": func.now()}
+    lot_id: int = connection.scalars(insert(lot).values(values).returning(lot.c.id)).one()
+    return lot_id
+
+
+def _close_lot(connection: Connection, lot_id: int) -> int:
+    """Note how far a filled lot reaches in time, and let the planner know of a large one. Returns its leads."""
+    row = connection.execute(
+        select(func.count().label("leads"), func.max(queue_entry.c.received_at).label("newest")).where(
+            queue_entry.c.lot_id == lot_id
+        )
+    ).one()
+    if row.newest is not None:
+        connection.execute(update(lot).where(lot.c.id == lot_id).values(newest_received_at=row.newest))
+    if row.leads >= MANY_LEADS:
+        connection.execute(text("ANALYZE queue_entry"))
+    leads: int = row.leads
+    return leads
 
 
 def route_new_leads(
@@ -240,35 +278,102 @@ class _Claimer:
         """Claim, or record why not."""
         savepoint = self.connection.begin_nested()
         delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
-        included, withheld = self._take(delivery_id, self._due())
+        leads = self._take(delivery_id)
+        withheld_leads = self._withhold(delivery_id)
+        included = leads - withheld_leads
         missing = self._what_is_missing(delivery_id, included)
         if missing is None:
             savepoint.commit()
-            return self._finish(delivery_id, DeliveryState.CLAIMED, included=included, withheld=withheld)
+            return self._finish(
+                delivery_id, DeliveryState.CLAIMED, included=included, withheld=withheld_leads
+            )
         savepoint.rollback()
         state = DeliveryState.CLAIMED if self.selection.departs_empty else DeliveryState.SKIPPED
         delivery_id = self._insert_delivery(state)
-        _, withheld = self._take(delivery_id, [*self._due(), self.selection.failed_rule.is_not(None)])
-        return self._finish(delivery_id, state, included=0, withheld=withheld, reason=missing)
+        withheld_leads = self._take_failing(delivery_id)
+        return self._finish(delivery_id, state, included=0, withheld=withheld_leads, reason=missing)
+
+    def _take(self, delivery_id: int) -> int:
+        """Bring what may be looked at into the delivery; return how many leads."""
+        if self.selection.keep_for_next:
+            return self._copy(delivery_id)
+        if self.selection.limit is not None:
+            return self._move(delivery_id, self._within_limit(self.selection.limit))
+        lots = list(self._take_lots(delivery_id))
+        late = [one.id for one in lots if one.newest_received_at >= self.window_to]
+        if late:
+            self._leave(late)
+        return self._count(delivery_id)
+
+    def _take_lots(self, delivery_id: int) -> Iterable[Row[Any]]:
+        """Give all waiting lots to the delivery: the price does not depend on how many leads they hold."""
+        taken = update(lot).where(_waits(self.batch_no)).values(delivery_id=delivery_id)
+        return self.connection.execute(taken.returning(lot.c.id, lot.c.newest_received_at))
+
+    def _leave(self, lots: Sequence[int]) -> None:
+        """Leave leads that were received after the window, by their own clock, to the next departure."""
+        waiting = _new_lot(self.connection, self.batch_no)
+        self.connection.execute(
+            update(queue_entry)
+            .where(queue_entry.c.lot_id.in_(lots), queue_entry.c.received_at >= self.window_to)
+            .values(lot_id=waiting)
+        )
+        _close_lot(self.connection, waiting)
+
+    def _move(self, delivery_id: int, which: Sequence[ColumnElement[bool]]) -> int:
+        """Take some of the waiting leads out of their lots into one of their own."""
+        taken = _new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
+        moved = update(queue_entry).where(*self._due(), *which).values(lot_id=taken)
+        self.connection.execute(moved)
+        leads = _close_lot(self.connection, taken)
+        self._drop_empty_lots()
+        return leads
+
+    def _copy(self, delivery_id: int) -> int:
+        """Take copies of the waiting leads and leave the leads themselves in the queue."""
+        limit = self.selection.limit
+        which = [] if limit is None else self._within_limit(limit)
+        taken = _new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
+        other = queue_entry.alias("other")
+        copies = select(func.max(other.c.copy) + 1).where(
+            other.c.lead_id == queue_entry.c.lead_id, other.c.batch_no == self.batch_no
+        )
+        entries = select(
+            queue_entry.c.batch_no,
+            queue_entry.c.lead_id,
+            copies.scalar_subquery(),
+            literal(taken),
+            queue_entry.c.received_at,
+        ).where(*self._due(), *which)
+        names = ["batch_no", "lead_id", "copy", "lot_id", "received_at"]
+        self.connection.execute(insert(queue_entry).from_select(names, entries))
+        return _close_lot(self.connection, taken)
+
+    def _take_failing(self, delivery_id: int) -> int:
+        """Take only the leads that fail a rule: they are withheld although nothing departs."""
+        if self.selection.failed_rule is None or self.selection.keep_for_next:
+            return 0
+        self._move(delivery_id, [self.selection.failed_rule.is_not(None)])
+        return self._withhold(delivery_id)
 
     def _due(self) -> list[ColumnElement[bool]]:
-        """Say which rows of `pending`, joined with `lead`, are looked at."""
-        due = [
-            pending.c.lead_id == lead.c.id,
-            pending.c.batch_no == self.batch_no,
-            pending.c.received_at < self.window_to,
+        """Say which entries wait within the window; joined with the lots and the leads."""
+        return [
+            _waits(self.batch_no),
+            queue_entry.c.lot_id == lot.c.id,
+            queue_entry.c.lead_id == lead.c.id,
+            queue_entry.c.received_at < self.window_to,
         ]
-        limit = self.selection.limit
-        return due if limit is None else [*due, *self._within_limit(due, limit)]
 
-    def _within_limit(self, due: list[ColumnElement[bool]], limit: int) -> list[ColumnElement[bool]]:
+    def _within_limit(self, limit: int) -> list[ColumnElement[bool]]:
         """Narrow down to the first `limit` leads that may go, and those withheld on the way to them."""
-        place = (pending.c.received_at, pending.c.lead_id)
-        may_go = select(*place).where(*due, self.selection.failed_rule.is_(None))
+        place = (queue_entry.c.received_at, queue_entry.c.lead_id)
+        may_go = select(*place).where(*self._due())
+        if self.selection.failed_rule is not None:
+            may_go = may_go.where(self.selection.failed_rule.is_(None))
         if self.selection.order == "random":
-            drawn = may_go.with_only_columns(pending.c.lead_id).order_by(func.random()).limit(limit)
-            # A draw of its own: not correlated with the statement around it, which reads the same tables.
-            return [pending.c.lead_id.in_(drawn.correlate(None))]
+            drawn = may_go.order_by(func.random()).limit(limit).with_only_columns(queue_entry.c.lead_id)
+            return [queue_entry.c.lead_id.in_(list(self.connection.scalars(drawn)))]
         newest = self.selection.order == "newest"
         in_order = may_go.order_by(*(column.desc() if newest else column.asc() for column in place))
         last = self.connection.execute(in_order.offset(limit - 1).limit(1)).one_or_none()
@@ -277,47 +382,30 @@ class _Claimer:
         edge = tuple_(literal(last.received_at), literal(last.lead_id))
         return [tuple_(*place) >= edge if newest else tuple_(*place) <= edge]
 
-    def _take(self, delivery_id: int, which: list[ColumnElement[bool]]) -> tuple[int, int]:
-        """Move the leads into the delivery; return how many are included and how many withheld."""
-        columns = (lead.c.id, lead.c.received_at, self.selection.failed_rule.label("reason"))
-        if self.selection.keep_for_next:
-            taken = select(*columns).where(*which).cte("taken")
-        else:
-            taken = delete(pending).where(*which).returning(*columns).cte("taken")
-        rows = insert(delivery_lead).from_select(
-            ["delivery_id", "position", "lead_id", "batch_no", "outcome", "reason", "live_copy"],
-            self._rows(delivery_id, taken),
+    def _withhold(self, delivery_id: int) -> int:
+        """Keep back the delivery's leads that fail a rule, each with the rule's name; return how many."""
+        if self.selection.failed_rule is None:
+            return 0
+        judged = (
+            select(queue_entry.c.lead_id, self.selection.failed_rule.label("reason"))
+            .join_from(lot, queue_entry, queue_entry.c.lot_id == lot.c.id)
+            .join(lead, lead.c.id == queue_entry.c.lead_id)
+            .where(lot.c.delivery_id == delivery_id)
+            .subquery()
         )
-        moved = rows.returning(delivery_lead.c.outcome).cte("moved")
-        counts = select(moved.c.outcome, func.count()).group_by(moved.c.outcome)
-        found = {row[0]: row[1] for row in self.connection.execute(counts)}
-        return found.get(LeadOutcome.INCLUDED, 0), found.get(LeadOutcome.WITHHELD, 0)
-
-    def _rows(self, delivery_id: int, taken: CTE) -> Select[Any]:
-        may_go = taken.c.reason.is_(None)
-        outcome = delivery_lead.c.outcome.type
-        live_copy = null() if self.selection.keep_for_next else case((may_go, 1))
-        return select(
-            literal(delivery_id),
-            func.row_number().over(order_by=self._order(taken)),
-            taken.c.id,
-            literal(self.batch_no),
-            case(
-                (may_go, cast(literal(LeadOutcome.INCLUDED, outcome), outcome)),
-                else_=cast(literal(LeadOutcome.WITHHELD, outcome), outcome),
-            ),
-            taken.c.reason,
-            cast(live_copy, SmallInteger),
+        failing = select(literal(delivery_id), judged.c.lead_id, judged.c.reason).where(
+            judged.c.reason.is_not(None)
         )
+        names = ["delivery_id", "lead_id", "reason"]
+        return self.connection.execute(insert(withheld).from_select(names, failing)).rowcount
 
-    def _order(self, taken: CTE) -> list[ColumnElement[Any]]:
-        match self.selection.order:
-            case "oldest":
-                return [taken.c.received_at.asc(), taken.c.id.asc()]
-            case "newest":
-                return [taken.c.received_at.desc(), taken.c.id.desc()]
-            case "random":
-                return [func.random()]
+    def _count(self, delivery_id: int) -> int:
+        counted = select(func.count()).select_from(queue_entry).join(lot, lot.c.id == queue_entry.c.lot_id)
+        return self.connection.scalars(counted.where(lot.c.delivery_id == delivery_id)).one()
+
+    def _drop_empty_lots(self) -> None:
+        filled = exists().where(queue_entry.c.lot_id == lot.c.id)
+        self.connection.execute(delete(lot).where(_waits(self.batch_no), ~filled))
 
     def _what_is_missing(self, delivery_id: int, included: int) -> str | None:
         """Say why this delivery may not depart as it is, or None when it may."""
@@ -331,12 +419,8 @@ class _Claimer:
         return f"{included} leads may go, the minimum is {minimum}"
 
     def _waited_since(self, delivery_id: int, wait: timedelta) -> bool:
-        oldest = (
-            select(func.min(lead.c.received_at))
-            .join_from(delivery_lead, lead, lead.c.id == delivery_lead.c.lead_id)
-            .where(
-                delivery_lead.c.delivery_id == delivery_id, delivery_lead.c.outcome == LeadOutcome.INCLUDED
-            )
+        oldest = select(func.min(delivery_lead.c.received_at)).where(
+            delivery_lead.c.delivery_id == delivery_id, delivery_lead.c.outcome == "included"
         )
         received_at: datetime = self.connection.scalars(oldest).one()
         return received_at <= self.window_to - wait
@@ -353,7 +437,8 @@ class _Claimer:
             "window_from": self.window_from,
             "window_to": self.window_to,
             "lease_until": func.now() + departure.lease,
-            "keeps_queue": self.selection.keep_for_next,
+            "lead_order": self.selection.order,
+            "early_copy": self.selection.keep_for_next,
             "params": departure.params or {},
         }
         delivery_id: int = self.connection.scalars(
@@ -392,7 +477,7 @@ class _Claimer:
                 delivery.c.batch_no == self.batch_no,
                 delivery.c.number.is_not(None),
                 delivery.c.state != DeliveryState.FAILED,
-                ~delivery.c.keeps_queue,
+                ~delivery.c.early_copy,
             )
             .order_by(delivery.c.number.desc())
             .limit(1)
@@ -410,9 +495,21 @@ class _Claimer:
     ) -> Claim:
         counts = {"included": included, "withheld": withheld, "reason": reason}
         self.connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(counts))
+        if self.departure.actor is not None:
+            self._audit(delivery_id, actor=self.departure.actor, included=included)
         return Claim(
             delivery_id=delivery_id, state=state, included=included, withheld=withheld, reason=reason
         )
+
+    def _audit(self, delivery_id: int, *, actor: str, included: int) -> None:
+        detail = {
+            "delivery": delivery_id,
+            "run_id": self.departure.run_id,
+            "params": self.departure.params or {},
+            "included": included,
+        }
+        subject = f"batch {self.departure.batch_id}"
+        record(self.connection, actor=actor, action="delivery.trigger", subject=subject, detail=detail)
 
     def _now(self) -> datetime:
         """Return the database's time, but never one before the last window's end (a clock may be set back)."""
