@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sqlalchemy import func, select, text
 
-from leadferry.errors import LeadImportError, StoreError
+from leadferry.errors import BatchConfigError, LeadImportError, StoreError
 from leadferry.leads_import import records
 from leadferry.leads_import.load import import_leads
 from leadferry.leads_import.records import Bad, Found, Layout, read_records
+from leadferry.leads_import.watch import Imports, import_folders, import_named_file, read_imports
 from leadferry.store.database import Database
 from leadferry.store.tables import arrival, lead, lead_import
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -633,3 +636,203 @@ def test_the_rejects_file_never_stands_open_to_others_even_with_an_open_umask(st
         os.umask(before)
 
     assert stat.S_IMODE(result.rejects_file.stat().st_mode) == 0o600
+
+
+# --- watched folders --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    (tmp_path / "inbox").mkdir()
+    return tmp_path / "inbox"
+
+
+def look(store: Database, inbox: Path, *, seconds_later: int = 3600, **keys: Any):
+    """Look into the folder as if so many seconds had passed since now."""
+    folder = {"folder": "inbox", "flow": "f", **keys}
+    imports = Imports.model_validate({"folders": [folder]})
+    now = datetime.now(tz=UTC) + timedelta(seconds=seconds_later)
+    return import_folders(store, imports, project=inbox.parent, now=now)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file())
+
+
+def test_files_are_imported_and_moved_out_of_the_way(store, inbox):
+    (inbox / "a.csv").write_text("n\n1\n")
+    (inbox / "b.csv").write_text("n\n2\n3\n4,5\n")
+    (inbox / "notes.txt").write_text("n\n")
+
+    report = look(store, inbox)
+
+    assert report.counts == {
+        "files": 2, "loaded": 3, "rejected": 1, "duplicates": 0, "known": 0, "waiting": 0, "failed": 0,
+    }  # fmt: skip
+    assert names(inbox) == ["done/a.csv", "done/b.csv", "done/b.csv.rejects.csv", "notes.txt"]
+    assert look(store, inbox).counts["files"] == 0
+
+
+def test_a_file_that_is_still_being_written_is_left_alone(store, inbox):
+    (inbox / "a.csv").write_text("n\n1\n")
+
+    assert look(store, inbox, seconds_later=30, quiet_seconds=60).waiting == 1
+    assert names(inbox) == ["a.csv"]
+    assert look(store, inbox, seconds_later=90, quiet_seconds=60).loaded == 1
+
+
+def test_an_old_modification_time_does_not_make_a_file_complete(store, inbox):
+    (inbox / "a.csv").write_text("n\n1\n")
+    os.utime(inbox / "a.csv", (0, 0))
+
+    assert look(store, inbox, seconds_later=30).waiting == 1
+
+
+@pytest.mark.parametrize("name", [".a.csv", "~$a.csv", "a.csv.part", "a.csv.rejects.csv", "a.tmp"])
+def test_files_of_other_programs_are_not_leads(store, inbox, name):
+    (inbox / name).write_text("n\n1\n")
+
+    assert look(store, inbox, pattern="*").counts == dict.fromkeys(look(store, inbox).counts, 0)
+
+
+def test_a_file_that_cannot_be_read_goes_to_failed_and_stops_no_other(store, inbox, caplog):
+    (inbox / "a.csv").write_bytes(b"name\nsecret\xff\n")
+    (inbox / "b.csv").write_text("at\nsecret\n")
+    (inbox / "c.csv").write_text("at\n2026-01-31\n")
+
+    report = look(store, inbox, layout={"received_at": "at"})
+
+    assert (report.failed, report.loaded) == (2, 1)
+    assert names(inbox) == ["done/c.csv", "failed/a.csv", "failed/b.csv", "failed/b.csv.rejects.csv"]
+    assert "a.csv is not utf-8: line 2" in caplog.text
+    assert "secret" not in caplog.text
+    with pytest.raises(LeadImportError, match="2 files or folders could not be read, 2 others"):
+        report.require_readable()
+
+
+def test_a_missing_folder_stops_no_other(store, inbox):
+    (inbox / "a.csv").write_text("n\n1\n")
+    imports = Imports.model_validate(
+        {"folders": [{"folder": "no", "flow": "f"}, {"folder": str(inbox), "flow": "f"}]}
+    )
+
+    report = import_folders(
+        store, imports, project=inbox.parent, now=datetime.now(tz=UTC) + timedelta(hours=1)
+    )
+
+    assert (report.failed, report.loaded) == (1, 1)
+
+
+def test_what_was_imported_but_not_moved_before_a_crash_is_only_moved(store, inbox):
+    (inbox / "a.csv").write_text("n\n1\n")
+    import_leads(store, inbox / "a.csv", flow="f")
+
+    report = look(store, inbox)
+
+    assert (report.known, report.loaded) == (1, 0)
+    assert names(inbox) == ["done/a.csv"]
+    assert len(stored(store)) == 1
+
+
+def test_a_second_file_of_the_same_name_keeps_its_own(store, inbox):
+    for content in ("n\n1\n", "n\n2\n"):
+        (inbox / "a.csv").write_text(content)
+        look(store, inbox)
+
+    assert names(inbox) == ["done/a-2.csv", "done/a.csv"]
+
+
+def test_files_that_are_kept_are_known_the_next_time(store, inbox):
+    (inbox / "a.csv").write_text("n\n1\n")
+
+    reports = [look(store, inbox, done="keep") for _ in range(2)]
+
+    assert [(report.loaded, report.known) for report in reports] == [(1, 0), (0, 1)]
+    assert names(inbox) == ["a.csv"]
+
+
+def test_a_named_file_needs_its_flow_and_stays_where_it_is(store, write):
+    path = write("n\n1\n")
+
+    assert import_named_file(store, path=str(path), flow="f").loaded == 1
+    assert path.exists()
+    with pytest.raises(LeadImportError, match="both its path and its flow"):
+        import_named_file(store, path=str(path), flow=None)
+
+
+def test_without_the_file_nothing_is_watched(tmp_path):
+    assert read_imports(tmp_path) == Imports(every_minutes=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("folders: [", r"config/imports.yaml:1: this is not YAML"),
+        ("folders: [{folder: x}]", r"folders\.0\.flow: Field required"),
+        ("folders: [{folder: x, flow: f, pattern: '../*'}]", r"folders\.0\.pattern"),
+        (
+            "folders: [{folder: x, flow: f, layout: {timezone: Mars}}]",
+            r"folders\.0\.layout\.timezone: .*no time zone",
+        ),
+        ("every_minutes: 0", "every_minutes"),
+        ("- x", "valid dictionary"),
+    ],
+)
+def test_a_broken_imports_file_says_where(tmp_path, content, message):
+    (tmp_path / "imports.yaml").write_text(content)
+
+    with pytest.raises(BatchConfigError, match=message):
+        read_imports(tmp_path)
+
+
+def test_imports_survive_json():
+    imports = Imports.model_validate(
+        {"folders": [{"folder": "x", "flow": "f", "layout": {"delimiter": ";"}}]}
+    )
+
+    assert Imports.model_validate(imports.model_dump(mode="json")) == imports
+
+
+_RUN_THE_TASK = """
+import json, sys
+from airflow.sdk.exceptions import AirflowFailException
+from import_leads import import_leads_dag as dag
+run = dag.get_task("import_files").python_callable
+answers = [str(dag.timetable_summary if hasattr(dag, "timetable_summary") else dag.schedule)]
+for params in json.loads(sys.argv[1]):
+    try:
+        answers.append(run(params=params))
+    except AirflowFailException as error:
+        answers.append(str(error))
+print(json.dumps(answers))
+"""
+
+
+def test_the_dags_task_imports_and_returns_counts_only(store_url, database, tmp_path):
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "imports.yaml").write_text("folders: [{folder: inbox, flow: f, quiet_seconds: 0}]")
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "a.csv").write_text("n\n1\n")
+    (tmp_path / "by_hand.csv").write_text("n\n2\n")
+    runs = [{"path": None, "flow": None}, {"path": str(tmp_path / "by_hand.csv"), "flow": "g"}, {"path": "x"}]
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW_CONN_LEADFERRY": store_url,
+        "LEADFERRY_CONFIG": str(config),
+        "PYTHONPATH": str(PROJECT / "dags"),
+    }
+    environment.pop("AIRFLOW__CORE__DAGS_FOLDER", None)
+
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN_THE_TASK, json.dumps(runs)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    schedule, watched, by_hand, refused = json.loads(done.stdout.splitlines()[-1])
+    assert schedule == "0:05:00"
+    assert (watched["loaded"], watched["failed"], by_hand["loaded"]) == (1, 0, 1)
+    assert refused.startswith("A file that is imported by hand needs both")
+    assert [stored(database, flow) for flow in "fg"] == [[{"n": "1"}], [{"n": "2"}]]
