@@ -28,19 +28,6 @@ class DeliveryState(StrEnum):
     """There was nothing to deliver, or less than the minimum; the leads stayed in the queue."""
 
 
-class LeadOutcome(StrEnum):
-    """What a delivery did with one claimed lead."""
-
-    INCLUDED = "included"
-    """In the delivery's files; delivered when the delivery is."""
-    WITHHELD = "withheld"
-    """Not delivered: a rule or a field's policy kept it back, with the reason."""
-    REJECTED = "rejected"
-    """The buyer received it and said no, with the reason."""
-    RELEASED = "released"
-    """Back in the queue: the delivery failed as a whole."""
-
-
 class DispatchState(StrEnum):
     """One file on its way to one destination (and one mail recipient)."""
 
@@ -64,9 +51,6 @@ MOVES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         ),
         DeliveryState.HELD: frozenset({DeliveryState.DELIVERED, DeliveryState.PARTIAL, DeliveryState.FAILED}),
         DeliveryState.PARTIAL: frozenset({DeliveryState.DELIVERED}),
-    },
-    LeadOutcome: {
-        LeadOutcome.INCLUDED: frozenset({LeadOutcome.WITHHELD, LeadOutcome.REJECTED, LeadOutcome.RELEASED}),
     },
     DispatchState: {
         DispatchState.READY: frozenset({DispatchState.SENDING}),

@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, literal, select
 
 from leadferry.errors import StoreError
-from leadferry.states import DeliveryState, LeadOutcome
+from leadferry.states import DeliveryState
 from leadferry.store.database import Database
 from leadferry.store.ledger import StoredFile
-from leadferry.store.tables import batch, delivery, delivery_lead, dispatch, file, lead, pending
+from leadferry.store.tables import batch, delivery, delivery_lead, dispatch, file, lead, pending, withheld
 
 Rows = list[dict[str, Any]]
 
@@ -104,10 +104,10 @@ def dispatches(database: Database, delivery_id: int) -> Rows:
 def withheld_reasons(database: Database, delivery_id: int) -> Rows:
     """Count a delivery's withheld leads by reason, most frequent first."""
     query = (
-        select(delivery_lead.c.reason, func.count().label("leads"))
-        .where(delivery_lead.c.delivery_id == delivery_id, delivery_lead.c.outcome == LeadOutcome.WITHHELD)
-        .group_by(delivery_lead.c.reason)
-        .order_by(func.count().desc(), delivery_lead.c.reason)
+        select(withheld.c.reason, func.count().label("leads"))
+        .where(withheld.c.delivery_id == delivery_id)
+        .group_by(withheld.c.reason)
+        .order_by(func.count().desc(), withheld.c.reason)
     )
     with database.transaction() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
@@ -119,10 +119,10 @@ def lead_history(database: Database, lead_id: int) -> Rows:
     Raises:
         StoreError: there is no such lead.
     """
-    delivered = (delivery_lead.c.outcome == LeadOutcome.INCLUDED) & delivery.c.state.in_(
+    delivered = (delivery_lead.c.outcome == "included") & delivery.c.state.in_(
         [DeliveryState.DELIVERED, DeliveryState.PARTIAL]
     )
-    outcome = case((delivered, literal("delivered")), else_=func.text(delivery_lead.c.outcome))
+    outcome = case((delivered, literal("delivered")), else_=delivery_lead.c.outcome)
     went = (
         select(
             batch.c.id.label("batch"),

@@ -10,12 +10,11 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import Connection as PsycopgConnection
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from leadferry.states import LeadOutcome
 from leadferry.store.database import Database
-from leadferry.store.tables import delivery_lead, lead
+from leadferry.store.tables import delivery, lead, lot, queue_entry, withheld
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,7 +30,7 @@ def read_leads(
     *,
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[pl.DataFrame]:
-    """Stream the included leads of a delivery, in the order of their positions.
+    """Stream the included leads of a delivery, in the delivery's order.
 
     Args:
         database: the lead store.
@@ -47,22 +46,35 @@ def read_leads(
     """
     with database.session() as connection:
         driver = cast("PsycopgConnection[Any]", connection.connection.driver_connection)
-        query = _as_text(_query(delivery_id, columns))
+        order = connection.scalars(select(delivery.c.lead_order).where(delivery.c.id == delivery_id)).one()
+        query = _as_text(_in_order(_query(delivery_id, columns), delivery_id, order))
         for block in _copy(driver, query, block_bytes=block_bytes):
             yield _frame(block, list(columns))
 
 
 def _query(delivery_id: int, columns: Mapping[str, ColumnElement[Any]]) -> Select[Any]:
     expressions = [expression.label(name) for name, expression in columns.items()]
+    kept_back = exists().where(withheld.c.delivery_id == delivery_id, withheld.c.lead_id == lead.c.id)
     return (
         select(*expressions)
-        .join_from(delivery_lead, lead, lead.c.id == delivery_lead.c.lead_id)
-        .where(
-            delivery_lead.c.delivery_id == delivery_id,
-            delivery_lead.c.outcome == LeadOutcome.INCLUDED,
-        )
-        .order_by(delivery_lead.c.position)
+        .join_from(lot, queue_entry, queue_entry.c.lot_id == lot.c.id)
+        .join(lead, lead.c.id == queue_entry.c.lead_id)
+        .where(lot.c.delivery_id == delivery_id, ~kept_back)
     )
+
+
+def _in_order(query: Select[Any], delivery_id: int, order: str) -> Select[Any]:
+    """Sort by the delivery's order; also the random one is the same each time, so that the bytes are."""
+    place = (queue_entry.c.received_at, queue_entry.c.lead_id)
+    match order:
+        case "newest":
+            return query.order_by(*(column.desc() for column in place))
+        case "random":
+            return query.order_by(
+                func.hashint8extended(queue_entry.c.lead_id, delivery_id), queue_entry.c.lead_id
+            )
+        case _:
+            return query.order_by(*place)
 
 
 def _as_text(query: Select[Any]) -> str:

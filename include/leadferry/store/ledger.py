@@ -17,20 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, literal, select, text, update
 
 from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
-from leadferry.states import DeliveryState, DispatchState, LeadOutcome
+from leadferry.states import DeliveryState, DispatchState
 from leadferry.store.audit import record
 from leadferry.store.database import Database
-from leadferry.store.tables import (
-    attempt,
-    batch,
-    batch_config,
-    delivery,
-    delivery_lead,
-    dispatch,
-    file,
-    lead,
-    pending,
-)
+from leadferry.store.tables import attempt, batch, batch_config, delivery, dispatch, file, lot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,27 +151,21 @@ def withhold(database: Database, delivery_id: int, reasons: Mapping[int, str]) -
     """
     with database.transaction() as connection:
         _lock(connection, delivery_id, {DeliveryState.CLAIMED})
-        connection.execute(
+        kept_back = connection.execute(
             text(
-                "UPDATE delivery_lead SET outcome = 'withheld', live_copy = NULL, reason = why.reason"
+                "INSERT INTO withheld (delivery_id, lead_id, reason)"
+                " SELECT :delivery, why.lead_id, why.reason"
                 " FROM unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS why (lead_id, reason)"
-                " WHERE delivery_id = :delivery AND delivery_lead.lead_id = why.lead_id AND outcome = 'included'"
+                " JOIN delivery_lead mine ON mine.delivery_id = :delivery AND mine.lead_id = why.lead_id"
+                " ON CONFLICT DO NOTHING"
             ),
             {"ids": list(reasons), "reasons": list(reasons.values()), "delivery": delivery_id},
+        ).rowcount
+        connection.execute(
+            update(delivery)
+            .where(delivery.c.id == delivery_id)
+            .values(included=delivery.c.included - kept_back, withheld=delivery.c.withheld + kept_back)
         )
-        _recount(connection, delivery_id)
-
-
-def _recount(connection: Connection, delivery_id: int) -> None:
-    def count(outcome: LeadOutcome) -> Any:
-        mine = (delivery_lead.c.delivery_id == delivery_id) & (delivery_lead.c.outcome == outcome)
-        return select(func.count()).select_from(delivery_lead).where(mine).scalar_subquery()
-
-    connection.execute(
-        update(delivery)
-        .where(delivery.c.id == delivery_id)
-        .values(included=count(LeadOutcome.INCLUDED), withheld=count(LeadOutcome.WITHHELD))
-    )
 
 
 def record_files(
@@ -422,25 +406,20 @@ def _why(connection: Connection, delivery_id: int) -> str | None:
 
 
 def _give_back(connection: Connection, delivery_id: int) -> int:
-    """Return the included leads to the queue, unless they never left it."""
-    released = (
-        update(delivery_lead)
-        .where(delivery_lead.c.delivery_id == delivery_id, delivery_lead.c.outcome == LeadOutcome.INCLUDED)
-        .values(outcome=LeadOutcome.RELEASED, live_copy=None)
-    )
-    count = connection.execute(released).rowcount
-    back = (
-        select(delivery_lead.c.batch_no, lead.c.id, lead.c.received_at)
-        .join_from(delivery_lead, lead, lead.c.id == delivery_lead.c.lead_id)
-        .join(delivery, delivery.c.id == delivery_lead.c.delivery_id)
-        .where(
-            delivery_lead.c.delivery_id == delivery_id,
-            delivery_lead.c.outcome == LeadOutcome.RELEASED,
-            ~delivery.c.keeps_queue,
+    """Return the leads to the queue, the withheld ones too: the next departure decides anew.
+
+    A delivery of early copies gives nothing back: its leads never left the queue.
+    """
+    row = connection.execute(
+        select(delivery.c.included, delivery.c.withheld, delivery.c.early_copy).where(
+            delivery.c.id == delivery_id
         )
-    )
-    connection.execute(insert(pending).from_select(["batch_no", "lead_id", "received_at"], back))
-    return count
+    ).one()
+    if row.early_copy:
+        return 0
+    connection.execute(update(lot).where(lot.c.delivery_id == delivery_id).values(delivery_id=None))
+    returned: int = row.included + row.withheld
+    return returned
 
 
 def recover_stale(database: Database) -> list[int]:

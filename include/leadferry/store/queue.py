@@ -397,7 +397,10 @@ class _Claimer:
             judged.c.reason.is_not(None)
         )
         names = ["delivery_id", "lead_id", "reason"]
-        return self.connection.execute(insert(withheld).from_select(names, failing)).rowcount
+        self.connection.execute(insert(withheld).from_select(names, failing))
+        kept_back = select(func.count()).where(withheld.c.delivery_id == delivery_id)
+        count: int = self.connection.scalars(kept_back).one()
+        return count
 
     def _count(self, delivery_id: int) -> int:
         counted = select(func.count()).select_from(queue_entry).join(lot, lot.c.id == queue_entry.c.lot_id)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Identity,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from leadferry.states import DeliveryState, DispatchState, LeadOutcome
+from leadferry.states import DeliveryState, DispatchState
 
 metadata = MetaData()
 
@@ -95,15 +96,6 @@ subscription = Table(
 )
 """Which batch collects the leads of which flow."""
 
-pending = Table(
-    "pending",
-    metadata,
-    Column("batch_no", Integer, ForeignKey("batch.no"), primary_key=True),
-    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
-    _moment("received_at"),
-)
-"""The queue of every batch: only what waits."""
-
 batch_config = Table(
     "batch_config",
     metadata,
@@ -134,25 +126,68 @@ delivery = Table(
     _moment("lease_until"),
     Column("included", Integer, nullable=False, server_default="0"),
     Column("withheld", Integer, nullable=False, server_default="0"),
-    Column("keeps_queue", Boolean, nullable=False, server_default="false"),
+    Column("lead_order", Text, nullable=False, server_default="oldest"),
+    Column("early_copy", Boolean, nullable=False, server_default="false"),
     Column("params", JSONB, nullable=False, server_default="{}"),
     UniqueConstraint("batch_no", "number"),
 )
 """One departure of a batch."""
 
+lot = Table(
+    "lot",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("batch_no", Integer, ForeignKey("batch.no"), nullable=False),
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id"), index=True),
+    _moment("newest_received_at"),
+    _moment("created_at", now=True),
+)
+"""Leads of a batch's queue that travel together: waiting without a delivery, claimed with one."""
+
+queue_entry = Table(
+    "queue_entry",
+    metadata,
+    Column("batch_no", Integer, nullable=False),
+    Column("lead_id", BigInteger, nullable=False),
+    Column("copy", SmallInteger, nullable=False, server_default="0"),
+    Column("lot_id", BigInteger, nullable=False, index=True),
+    _moment("received_at"),
+    PrimaryKeyConstraint("lead_id", "batch_no", "copy"),
+)
+"""A lead's place in a batch's queue, for good: it waits or belongs to a delivery as its lot does (I1)."""
+
+withheld = Table(
+    "withheld",
+    metadata,
+    Column("delivery_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+)
+"""Leads that a delivery took and kept back: a rule's name, or what a field could not handle."""
+
+views = MetaData()
+
+pending = Table(
+    "pending",
+    views,
+    Column("batch_no", Integer),
+    Column("lead_id", BigInteger),
+    _moment("received_at"),
+)
+"""The queue of every batch: only what waits. A view."""
+
 delivery_lead = Table(
     "delivery_lead",
-    metadata,
-    Column("delivery_id", BigInteger, ForeignKey("delivery.id"), primary_key=True),
-    Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("lead_id", BigInteger, nullable=False),
-    Column("batch_no", Integer, nullable=False),
-    Column("live_copy", SmallInteger),
-    Column("outcome", _enum(LeadOutcome, "lead_outcome"), nullable=False),
+    views,
+    Column("delivery_id", BigInteger),
+    Column("lead_id", BigInteger),
+    Column("batch_no", Integer),
+    Column("copy", SmallInteger),
+    _moment("received_at"),
+    Column("outcome", Text),
     Column("reason", Text),
-    UniqueConstraint("lead_id", "batch_no", "live_copy"),
 )
-"""What a delivery did with each lead it claimed; `live_copy` is what makes a claim exclusive (I1)."""
+"""What a delivery did with each lead it took: included or withheld. A view."""
 
 file = Table(
     "file",

@@ -1,5 +1,6 @@
 -- The first schema of the lead store. What it must hold by itself, whatever the code does:
---   I1  delivery_lead (lead_id, batch_no, live_copy): a lead is in one live delivery of a batch
+--   I1  queue_entry (lead_id, batch_no, copy): a lead stands once in a batch's queue, in one lot,
+--       and a lot belongs to one delivery
 --   I2  settle_adds_up: a delivery is settled only when its counts add up
 --   I3  never_changes on file
 --   I4  confirmed_has_receipt on dispatch
@@ -7,7 +8,6 @@
 -- and every change of state is one of state_move.
 
 CREATE TYPE delivery_state AS ENUM ('claimed', 'rendered', 'delivered', 'partial', 'held', 'failed', 'skipped');
-CREATE TYPE lead_outcome AS ENUM ('included', 'withheld', 'rejected', 'released');
 CREATE TYPE dispatch_state AS ENUM ('ready', 'sending', 'confirmed', 'failed', 'unknown');
 
 CREATE TABLE lead_import (
@@ -52,18 +52,6 @@ CREATE TABLE subscription (
     PRIMARY KEY (batch_no, flow)
 );
 
--- No foreign key to lead: a check per row would double the price of routing; leads are never deleted (below).
-CREATE TABLE pending (
-    batch_no integer NOT NULL REFERENCES batch,
-    lead_id bigint NOT NULL,
-    received_at timestamptz NOT NULL,
-    PRIMARY KEY (batch_no, lead_id)
-);
-CREATE INDEX pending_order ON pending (batch_no, received_at, lead_id);
--- Rows come and go all the time; vacuum early, so that the claim never wades through dead ones.
-ALTER TABLE pending SET (autovacuum_vacuum_scale_factor = 0.02);
-ALTER TABLE arrival SET (autovacuum_vacuum_scale_factor = 0.02);
-
 CREATE TABLE batch_config (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     batch_no integer NOT NULL REFERENCES batch,
@@ -89,7 +77,8 @@ CREATE TABLE delivery (
     lease_until timestamptz NOT NULL,
     included integer NOT NULL DEFAULT 0,
     withheld integer NOT NULL DEFAULT 0,
-    keeps_queue boolean NOT NULL DEFAULT false,
+    lead_order text NOT NULL DEFAULT 'oldest' CHECK (lead_order IN ('oldest', 'newest', 'random')),
+    early_copy boolean NOT NULL DEFAULT false,
     params jsonb NOT NULL DEFAULT '{}',
     UNIQUE (batch_no, number)
 );
@@ -97,19 +86,47 @@ CREATE TABLE delivery (
 CREATE UNIQUE INDEX delivery_of_run ON delivery (batch_no, run_id) WHERE state NOT IN ('failed', 'skipped');
 CREATE INDEX delivery_open ON delivery (lease_until) WHERE state IN ('claimed', 'rendered');
 
-CREATE TABLE delivery_lead (
-    delivery_id bigint NOT NULL REFERENCES delivery,
-    position integer NOT NULL,
-    lead_id bigint NOT NULL,
-    batch_no integer NOT NULL,
-    live_copy smallint,
-    outcome lead_outcome NOT NULL,
-    reason text,
-    PRIMARY KEY (delivery_id, position),
-    UNIQUE (lead_id, batch_no, live_copy),
-    CHECK (live_copy IS NULL OR outcome = 'included'),
-    CHECK (outcome <> 'withheld' OR reason IS NOT NULL)
+-- A batch's queue is a set of lots; claiming leads gives their lot to a delivery, giving them back takes it away again.
+-- So the price of both does not grow with the number of leads.
+CREATE TABLE lot (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    batch_no integer NOT NULL REFERENCES batch,
+    delivery_id bigint REFERENCES delivery,
+    newest_received_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX lot_waiting ON lot (batch_no) WHERE delivery_id IS NULL;
+CREATE INDEX ix_lot_delivery_id ON lot (delivery_id);
+
+-- No foreign keys here: a check per row would double the price of routing; leads and lots with leads are never deleted.
+CREATE TABLE queue_entry (
+    batch_no integer NOT NULL,
+    lead_id bigint NOT NULL,
+    copy smallint NOT NULL DEFAULT 0,
+    lot_id bigint NOT NULL,
+    received_at timestamptz NOT NULL,
+    PRIMARY KEY (lead_id, batch_no, copy)
+);
+CREATE INDEX ix_queue_entry_lot_id ON queue_entry (lot_id);
+
+CREATE TABLE withheld (
+    delivery_id bigint NOT NULL,
+    lead_id bigint NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (delivery_id, lead_id)
+);
+
+-- The two questions that people ask, in the words of the glossary.
+CREATE VIEW pending AS
+    SELECT e.batch_no, e.lead_id, e.received_at
+    FROM lot JOIN queue_entry e ON e.lot_id = lot.id
+    WHERE lot.delivery_id IS NULL;
+CREATE VIEW delivery_lead AS
+    SELECT lot.delivery_id, e.lead_id, e.batch_no, e.copy, e.received_at,
+           CASE WHEN w.lead_id IS NULL THEN 'included' ELSE 'withheld' END AS outcome, w.reason
+    FROM lot JOIN queue_entry e ON e.lot_id = lot.id
+    LEFT JOIN withheld w ON w.delivery_id = lot.delivery_id AND w.lead_id = e.lead_id
+    WHERE lot.delivery_id IS NOT NULL;
 
 CREATE TABLE file (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -178,8 +195,6 @@ INSERT INTO state_move VALUES
     ('delivery', 'rendered', 'held'), ('delivery', 'rendered', 'failed'),
     ('delivery', 'held', 'delivered'), ('delivery', 'held', 'partial'), ('delivery', 'held', 'failed'),
     ('delivery', 'partial', 'delivered'),
-    ('delivery_lead', 'included', 'withheld'), ('delivery_lead', 'included', 'rejected'),
-    ('delivery_lead', 'included', 'released'),
     ('dispatch', 'ready', 'sending'),
     ('dispatch', 'sending', 'confirmed'), ('dispatch', 'sending', 'failed'),
     ('dispatch', 'sending', 'unknown'), ('dispatch', 'sending', 'ready'),
@@ -222,27 +237,26 @@ CREATE TRIGGER allowed_move BEFORE UPDATE OF state ON delivery
 CREATE TRIGGER allowed_move BEFORE UPDATE OF state ON dispatch
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION refuse_move();
 
--- Statement by statement: giving back a million leads must not call a function a million times.
-CREATE FUNCTION refuse_outcome_move() RETURNS trigger LANGUAGE plpgsql AS $$
+-- A lot goes from the queue into a delivery and, should that fail, back; never from one delivery into another.
+CREATE FUNCTION refuse_theft() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT FROM old_rows o JOIN new_rows n USING (delivery_id, position)
-               WHERE o.outcome <> n.outcome
-                 AND NOT EXISTS (SELECT FROM state_move WHERE thing = 'delivery_lead'
-                                 AND source = o.outcome::text AND target = n.outcome::text)) THEN
-        RAISE EXCEPTION 'leadferry: a lead''s outcome was about to change in a way that is not allowed'
+    IF NEW.delivery_id IS NOT NULL
+       OR EXISTS (SELECT FROM delivery WHERE id = OLD.delivery_id AND state IN ('delivered', 'partial')) THEN
+        RAISE EXCEPTION 'leadferry: lot % belongs to delivery % and cannot be taken from it', OLD.id, OLD.delivery_id
             USING ERRCODE = 'LF002';
     END IF;
-    RETURN NULL;
+    RETURN NEW;
 END $$;
-CREATE TRIGGER allowed_move AFTER UPDATE ON delivery_lead
-    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_outcome_move();
+CREATE TRIGGER belongs_to_one_delivery BEFORE UPDATE OF delivery_id ON lot
+    FOR EACH ROW WHEN (OLD.delivery_id IS NOT NULL AND OLD.delivery_id IS DISTINCT FROM NEW.delivery_id)
+    EXECUTE FUNCTION refuse_theft();
 
 CREATE FUNCTION settle_adds_up() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     included_leads bigint;
 BEGIN
-    SELECT count(*) INTO included_leads FROM delivery_lead WHERE delivery_id = NEW.id AND outcome = 'included';
+    SELECT (SELECT count(*) FROM lot JOIN queue_entry e ON e.lot_id = lot.id WHERE lot.delivery_id = NEW.id)
+         - (SELECT count(*) FROM withheld WHERE delivery_id = NEW.id) INTO included_leads;
     IF included_leads <> NEW.included THEN
         RAISE EXCEPTION 'leadferry: delivery % counts % leads but holds %', NEW.id, NEW.included, included_leads
             USING ERRCODE = 'LF003';
