@@ -95,7 +95,7 @@ class _OnlyWritable(io.RawIOBase):
 
 
 CHILD = """
-import hashlib, json, resource, sys
+import hashlib, json, sys
 import polars as pl
 from pydantic import TypeAdapter
 from leadferry.formats import Format
@@ -115,11 +115,16 @@ def frames(rows):
         ids = range(start, min(start + 5000, rows))
         yield pl.DataFrame({f"field_{n}": [f"value {n} of lead {i}" for i in ids] for n in range(13)})
 
+def peak_mb():
+    # Not getrusage: its peak begins with that of the process that started this one.
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
 for rows in sizes:
     out = Out()
     names = [f"field_{n}" for n in range(13)]
     written_by.write(frames(rows), out, FileContext(columns=names, rows=rows, variables=variables))
-    print(json.dumps({"sha": out.sha.hexdigest(), "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(json.dumps({"sha": out.sha.hexdigest(), "peak_mb": peak_mb()}))
 """
 
 
@@ -183,10 +188,13 @@ class FormatContract:
         assert [list(record) for record in self.read(out.getvalue())] == [["a", "b"]]
 
     @pytest.mark.req("F58")
+    @pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="needs Linux, which tells a process's peak"
+    )
     def test_memory_does_not_grow_with_the_leads(self, written_by):
         """One million cells, then three: a format that gathers them would need at least 40 MB more for the second."""
         small, large = in_child(written_by, 77_000, 231_000, hash_seed="0")
-        assert small["peak_mb"] < 300
+        assert small["peak_mb"] < 200
         assert large["peak_mb"] - small["peak_mb"] < 40
 
     def test_a_missing_or_surplus_lead_fails_the_file(self, written_by):
