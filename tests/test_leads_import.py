@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -836,3 +837,35 @@ def test_the_dags_task_imports_and_returns_counts_only(store_url, database, tmp_
     assert (watched["loaded"], watched["failed"], by_hand["loaded"]) == (1, 0, 1)
     assert refused.startswith("A file that is imported by hand needs both")
     assert [stored(database, flow) for flow in "fg"] == [[{"n": "1"}], [{"n": "2"}]]
+
+
+# --- the how-to page --------------------------------------------------------------------------------------------
+
+PAGE = (PROJECT / "docs" / "how-to" / "bring-leads-in.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_sql_stores_a_lead_once(store):
+    [statement] = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+    for _ in range(2):
+        with store.transaction() as connection:
+            connection.exec_driver_sql(statement)
+
+    assert [fields["zip"] for fields in stored(store, "education")] == ["01234"]
+    assert count(store, arrival) == 1
+
+
+def test_the_pages_imports_file_is_valid_and_shows_every_key(tmp_path):
+    [block] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "imports.yaml").write_text(block)
+
+    [folder] = read_imports(tmp_path).folders
+
+    assert folder.layout.names == {"First Name": "first_name"}
+    assert set(type(folder).model_fields) <= set(re.findall(r"[a-z_]+", block))
+
+
+@pytest.mark.parametrize(
+    "option", ["--map", "--id-column", "--received-column", "--dry-run", "--rejects", "--sheet"]
+)
+def test_the_page_tells_every_option(option):
+    assert option in PAGE
