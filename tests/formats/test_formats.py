@@ -3,14 +3,17 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import openpyxl
 import pandas as pd
 import polars as pl
 import pytest
+import yaml
 from lxml import etree
 from pydantic import TypeAdapter, ValidationError
 
@@ -96,3 +99,44 @@ def test_reading_a_batch_file_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def from_yaml(example):
+    # Plain PyYAML takes the key `null` for nothing; batch files are read with keys as they are written.
+    return yaml.load(example, yaml.BaseLoader)["format"]
+
+
+PAGES = sorted((Path(__file__).parents[2] / "docs/formats").glob("*.md"))
+EXAMPLES = [
+    (page, block) for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("page", "example"), EXAMPLES, ids=[page.stem for page, _ in EXAMPLES])
+def test_every_example_in_the_docs_is_a_format(page, example):
+    wanted = TypeAdapter(Format).validate_python(from_yaml(example))
+    assert wanted.type == page.stem
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_every_setting_stands_in_the_docs_and_no_other(page):
+    (model,) = [one for one in get_args(get_args(Format)[0]) if one.model_fields["type"].default == page.stem]
+    table = re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE)
+    assert table == [name for name in model.model_fields if name != "type"]
+
+
+def test_the_large_example_of_the_xml_page_is_what_comes_out():
+    text = (PAGES[0].parent / "xml.md").read_text()
+    example = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
+    shown = re.findall(r"```xml\n(.*?)```", text, re.DOTALL)[1]
+    fields = {"Lead ID": "17", "First Name": "James", "Last Name": "Butt", "Phone": "+44 7700 900123"}
+    wanted = TypeAdapter(Format).validate_python(from_yaml(example))
+    assert written(wanted, pl.DataFrame([fields])).decode() == shown
+
+
+def test_the_example_of_the_json_page_is_what_comes_out():
+    shown = re.findall(r"```json\n(.*?)```", (PAGES[0].parent / "json.md").read_text(), re.DOTALL)[0]
+    leads = [{"name": "James Butt", "zip": "02138"}, {"name": "Josephine Darakjy", "zip": None}]
+    assert (
+        written(TypeAdapter(Format).validate_python({"type": "json"}), pl.DataFrame(leads)).decode() == shown
+    )
