@@ -55,6 +55,7 @@ def _of(rows):
 
 
 def test_there_is_always_a_first_frame():
+    assert [one.shape for one in prepared([], _of(0))] == [(0, 1)]
     assert [one.shape for one in prepared([frame(a=[])], _of(0))] == [(0, 1)]
     assert [
         one.height for one in prepared([frame(a=[]), frame(a=[]), frame(a=["1"]), frame(a=[])], _of(1))

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -147,8 +148,11 @@ def prepared(frames: Iterable[pl.DataFrame], context: FileContext, *steps: Step)
     Raises:
         RenderError: values were refused, or the frames do not hold as many leads as the context says.
     """
+    import polars as pl
+
     tally, rows = Tally(context), 0
-    for number, frame in enumerate(frames):
+    nothing = pl.DataFrame(schema=dict.fromkeys(context.columns, pl.String))
+    for number, frame in enumerate(chain([nothing] if context.rows == 0 else [], frames)):
         rows += frame.height
         if number and frame.is_empty():
             continue
