@@ -11,7 +11,9 @@ from sqlalchemy import null, text
 from leadferry.batch.model import Batch
 from leadferry.delivery.extract import Trigger
 from leadferry.mapping.rules import failed_rule
+from leadferry.mapping.sources import source
 from leadferry.store import queue
+from leadferry.store.leads import read_leads
 from leadferry.store.queue import Departure, Selection
 from leadferry.store.tables import lead
 
@@ -105,12 +107,14 @@ def waiting(database, batch_id="acme"):
     )
 
 
-def carried(database, delivery_id, outcome="included"):
-    """The ids of a delivery's leads with this outcome, in the order of the file."""
-    return scalars(
-        database,
-        "SELECT lead_id FROM delivery_lead WHERE delivery_id = :id AND outcome = CAST(:outcome AS lead_outcome)"
-        " ORDER BY position",
-        id=delivery_id,
-        outcome=outcome,
+def carried(database, delivery_id):
+    """The ids of the leads that go into a delivery's files, in the order of the files."""
+    frames = read_leads(database, delivery_id, {"id": source("id", lead)})
+    return [int(one) for frame in frames for one in frame["id"]]
+
+
+def kept_back(database, delivery_id):
+    """The leads that a delivery withheld, with the reason."""
+    return dict(
+        rows(database, "SELECT lead_id, reason FROM withheld WHERE delivery_id = :id", id=delivery_id)
     )

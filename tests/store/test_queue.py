@@ -376,13 +376,29 @@ def test_a_window_never_ends_before_the_last_one_did_although_the_clock_was_set_
 # --- I1
 
 
-def test_i1_the_database_refuses_a_lead_in_two_live_deliveries_of_a_batch(database):
-    (lead,) = add_leads(database)
-    claim(database, "run-1")
-    execute(database, "INSERT INTO pending SELECT batch_no, lead_id, now() FROM delivery_lead")
+@pytest.mark.parametrize(
+    ("theft", "state"),
+    [
+        ("INSERT INTO queue_entry (batch_no, lead_id, lot_id, received_at)"
+         " SELECT batch_no, lead_id, lot_id + 1, now() FROM queue_entry", "claimed"),
+        ("UPDATE lot SET delivery_id = delivery_id + 1 WHERE delivery_id IS NOT NULL", "claimed"),
+        ("UPDATE lot SET delivery_id = NULL WHERE delivery_id IS NOT NULL", "delivered"),
+    ],
+    ids=["a second place in the queue", "from one delivery into another", "back out of a confirmed delivery"],
+)  # fmt: skip
+def test_i1_the_database_refuses_to_let_a_lead_travel_twice(database, theft, state):
+    leads = add_leads(database, 3)
+    first = claim(database, "run-1").delivery_id
+    claim(database, "run-2", departs_empty=True)
+    # Only the state that the trigger looks at matters here, not how it was reached.
+    with database.transaction() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            text("UPDATE delivery SET state = CAST(:state AS delivery_state)"), {"state": state}
+        )
     with pytest.raises(StoreError):
-        claim(database, "run-2")
-    assert rows(database, "SELECT lead_id, count(*) FROM delivery_lead GROUP BY 1") == [(lead, 1)]
+        execute(database, theft)
+    assert carried(database, first) == leads
 
 
 def test_i1_many_claims_at_once_share_the_leads_out(database):

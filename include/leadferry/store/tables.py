@@ -218,7 +218,7 @@ dispatch = Table(
     Column("parcel_key", Text, nullable=False),
     Column("state", _enum(DispatchState, "dispatch_state"), nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("receipt", JSONB),
+    Column("receipt", JSONB(none_as_null=True)),
     Column("error_code", Text),
     Column("error", Text),
     _moment("updated_at", now=True),

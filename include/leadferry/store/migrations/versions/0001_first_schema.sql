@@ -222,6 +222,11 @@ CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON file FOR EACH ROW EXECUT
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON batch_config
     FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
+-- Row triggers do not see TRUNCATE.
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON lead EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON file EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON batch_config EXECUTE FUNCTION refuse_change('emptied');
 
 CREATE FUNCTION refuse_move() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -254,12 +259,14 @@ CREATE TRIGGER belongs_to_one_delivery BEFORE UPDATE OF delivery_id ON lot
 CREATE FUNCTION settle_adds_up() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     included_leads bigint;
+    withheld_leads bigint;
 BEGIN
-    SELECT (SELECT count(*) FROM lot JOIN queue_entry e ON e.lot_id = lot.id WHERE lot.delivery_id = NEW.id)
-         - (SELECT count(*) FROM withheld WHERE delivery_id = NEW.id) INTO included_leads;
-    IF included_leads <> NEW.included THEN
-        RAISE EXCEPTION 'leadferry: delivery % counts % leads but holds %', NEW.id, NEW.included, included_leads
-            USING ERRCODE = 'LF003';
+    SELECT count(*) INTO withheld_leads FROM withheld WHERE delivery_id = NEW.id;
+    SELECT count(*) - withheld_leads INTO included_leads
+        FROM lot JOIN queue_entry e ON e.lot_id = lot.id WHERE lot.delivery_id = NEW.id;
+    IF (included_leads, withheld_leads) <> (NEW.included, NEW.withheld) THEN
+        RAISE EXCEPTION 'leadferry: delivery % counts % leads and % withheld, but holds % and %',
+            NEW.id, NEW.included, NEW.withheld, included_leads, withheld_leads USING ERRCODE = 'LF003';
     END IF;
     IF EXISTS (SELECT FROM file WHERE delivery_id = NEW.id GROUP BY key HAVING sum(rows) <> included_leads)
        OR NOT EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state = 'confirmed') THEN
