@@ -28,4 +28,4 @@ def source(name: str, lead: FromClause) -> ColumnElement[str]:
     if name in OWN:
         return cast(lead.c[name], String)
     key = name.removeprefix("fields.")
-    return lead.c.fields.op("->>")(key)
+    return lead.c.fields.op("->>", return_type=String())(key)

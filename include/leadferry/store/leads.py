@@ -5,7 +5,7 @@ PostgreSQL's COPY writes CSV, polars reads it in blocks of some megabytes: no Py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from leadferry.store.database import Database
-from leadferry.store.tables import delivery, lead, lot, queue_entry, withheld
+from leadferry.store.queue import lots_of
+from leadferry.store.tables import delivery, lead, queue_entry, withheld
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,19 +48,19 @@ def read_leads(
     with database.session() as connection:
         driver = cast("PsycopgConnection[Any]", connection.connection.driver_connection)
         order = connection.scalars(select(delivery.c.lead_order).where(delivery.c.id == delivery_id)).one()
-        query = _as_text(_in_order(_query(delivery_id, columns), delivery_id, order))
+        lots = lots_of(connection, delivery_id)
+        query = _as_text(_in_order(_query(delivery_id, lots, columns), delivery_id, order))
         for block in _copy(driver, query, block_bytes=block_bytes):
             yield _frame(block, list(columns))
 
 
-def _query(delivery_id: int, columns: Mapping[str, ColumnElement[Any]]) -> Select[Any]:
+def _query(delivery_id: int, lots: Sequence[int], columns: Mapping[str, ColumnElement[Any]]) -> Select[Any]:
     expressions = [expression.label(name) for name, expression in columns.items()]
     kept_back = exists().where(withheld.c.delivery_id == delivery_id, withheld.c.lead_id == lead.c.id)
     return (
         select(*expressions)
-        .join_from(lot, queue_entry, queue_entry.c.lot_id == lot.c.id)
-        .join(lead, lead.c.id == queue_entry.c.lead_id)
-        .where(lot.c.delivery_id == delivery_id, ~kept_back)
+        .join_from(queue_entry, lead, lead.c.id == queue_entry.c.lead_id)
+        .where(queue_entry.c.lot_id.in_(lots), ~kept_back)
     )
 
 
