@@ -42,7 +42,7 @@ class Harness(abc.ABC):
     def put(self, name, data):
         """Put somebody's file there."""
 
-    def leave_partial(self, parcel, data):
+    def leave_partial(self, parcel, data):  # noqa: B027  (stores that show no parts have nothing to leave)
         """Leave what a try that was killed in the middle leaves."""
 
     @abc.abstractmethod
@@ -75,7 +75,7 @@ class DestinationContract:
         assert {"leads.csv": content} == harness.visible()
         assert len(content) == receipt.size
         assert receipt.location.endswith("leads.csv")
-        assert [] == harness.remains()
+        assert harness.remains() == []
 
     @pytest.mark.req("F02")
     def test_sending_it_again_leaves_one_and_gives_a_receipt(self, harness, parcel, content, next_try):
@@ -86,7 +86,7 @@ class DestinationContract:
 
     def test_an_empty_file_arrives(self, harness, make_parcel):
         send(harness.destination, make_parcel(b""))
-        assert {"leads.csv": b""} == harness.visible()
+        assert harness.visible() == {"leads.csv": b""}
 
     def test_a_file_that_was_never_sent_is_not_found(self, harness, parcel):
         assert find(harness.destination, parcel) is None
@@ -98,28 +98,29 @@ class DestinationContract:
     @pytest.mark.req("F03")
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize("asked", [True, False], ids=["after a look", "without a look"])
-    def test_a_crash_around_the_final_name_leaves_exactly_one_after_the_next_try(
+    def test_a_crash_around_the_final_name_leaves_exactly_one_after_the_next_try(  # noqa: PLR0913, PLR0917  (fixtures)
         self, harness, parcel, content, next_try, monkeypatch, when, asked
     ):
-        with monkeypatch.context() as patch, pytest.raises(Crash):
+        with monkeypatch.context() as patch:
             harness.crashing(patch, when=when)
-            send(harness.destination, parcel)
+            with pytest.raises(Crash):
+                send(harness.destination, parcel)
         if asked:
             found = find(harness.destination, next_try(parcel))
             assert (found is not None) == (when == "after")
         send(harness.destination, next_try(parcel))
         assert {"leads.csv": content} == harness.visible()
-        assert [] == harness.remains()
+        assert harness.remains() == []
 
     def test_what_a_killed_try_left_is_removed_by_the_look_and_by_the_next_try(
         self, harness, parcel, content, next_try
     ):
         harness.leave_partial(parcel, content[: len(content) // 2])
         assert find(harness.destination, next_try(parcel)) is None
-        assert [] == harness.remains()
+        assert harness.remains() == []
         harness.leave_partial(parcel, content[: len(content) // 2])
         send(harness.destination, next_try(parcel))
-        assert [] == harness.remains()
+        assert harness.remains() == []
         assert {"leads.csv": content} == harness.visible()
 
     def test_what_another_parcel_is_writing_stays(self, harness, parcel, make_parcel, content):
@@ -134,10 +135,10 @@ class DestinationContract:
     ):
         with harness.failing_half_way(), pytest.raises(DeliveryError):
             send(harness.destination, parcel)
-        assert {} == harness.visible()
+        assert harness.visible() == {}
         send(harness.destination, next_try(parcel))
         assert {"leads.csv": content} == harness.visible()
-        assert [] == harness.remains()
+        assert harness.remains() == []
 
     @pytest.mark.parametrize("other", [b"somebody's", b"same size"], ids=["other size", "same size"])
     @pytest.mark.parametrize("ask", [send, find])
@@ -147,7 +148,7 @@ class DestinationContract:
         with pytest.raises(NameConflictError, match=r"leads\.csv"):
             ask(harness.destination, parcel)
         assert {"leads.csv": other} == harness.visible()
-        assert [] == harness.remains()
+        assert harness.remains() == []
 
     def test_the_same_bytes_under_the_name_count_as_delivered(self, harness, parcel, content):
         harness.put("leads.csv", content)
@@ -178,7 +179,7 @@ class DestinationContract:
         with harness.forbidden(), pytest.raises(AccessDeniedError) as caught:
             send(harness.destination, parcel)
         assert not caught.value.retry
-        assert {} == harness.visible()
+        assert harness.visible() == {}
 
     @pytest.mark.req("R132", "R200")
     def test_wrong_credentials_are_said_and_not_tried_again(self, harness, parcel):
@@ -189,20 +190,20 @@ class DestinationContract:
             send(harness.wrong_credentials, parcel)
         assert not caught.value.retry
         assert "wrong horse" not in str(caught.value)
-        assert {} == harness.visible()
+        assert harness.visible() == {}
 
     def test_bytes_that_changed_in_the_archive_are_never_published(self, harness, parcel, content):
         parcel.file.path.write_bytes(content[:-1] + b"!")
         with pytest.raises(PermanentDeliveryError, match="not what was rendered"):
             send(harness.destination, parcel)
-        assert {} == harness.visible()
-        assert [] == harness.remains()
+        assert harness.visible() == {}
+        assert harness.remains() == []
 
     def test_a_stored_file_that_is_gone_is_said(self, harness, parcel):
         parcel.file.path.unlink()
         with pytest.raises(PermanentDeliveryError, match="stored copy"):
             send(harness.destination, parcel)
-        assert {} == harness.visible()
+        assert harness.visible() == {}
 
     def test_two_at_the_same_time_leave_exactly_one(self, harness, parcel, content, next_try):
         """A try that is thought dead may still run while the next one does its work."""

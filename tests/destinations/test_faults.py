@@ -4,13 +4,12 @@ import errno
 import smtplib
 import socket
 import ssl
+import threading
 
 import botocore.exceptions
 import paramiko
 import pytest
 from botocore.exceptions import ClientError
-from servers import sftp as sftp_servers
-from servers import smtp as smtp_servers
 
 from leadferry import errors
 from leadferry.destinations import faults
@@ -19,6 +18,8 @@ from leadferry.destinations.email import Email
 from leadferry.destinations.folder import Folder
 from leadferry.destinations.s3 import S3
 from leadferry.destinations.sftp import Sftp
+from servers import sftp as sftp_servers
+from servers import smtp as smtp_servers
 
 
 def descendants(kind):
@@ -27,9 +28,7 @@ def descendants(kind):
 
 def blank(kind):
     """Make an exception without its constructor: only its class is asked for."""
-    made = kind.__new__(kind)
-    made.args = ()
-    return made
+    return type(kind.__name__, (kind,), {"__init__": lambda _: None, "__str__": lambda _: ""})()
 
 
 def every_class():
@@ -145,8 +144,7 @@ def silent():
 def closed():
     """A port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    return port
+        return listener.getsockname()[1]
 
 
 def to(kind):
@@ -219,10 +217,12 @@ def test_a_connection_that_airflow_does_not_know_is_said(kind, addressed):
 @pytest.mark.req("R200")
 def test_a_server_that_hangs_up_before_its_greeting_is_busy(connect, addressed):
     """OpenSSH does this when too many knock at once (MaxStartups)."""
-    import threading
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=lambda: listener.accept()[0].close())
+
+        def hang_up():
+            listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
         thread.start()
         connect("buyer", announced("sftp", port=listener.getsockname()[1]))
         with pytest.raises(errors.DestinationBusyError) as caught:

@@ -7,8 +7,8 @@ import resource
 import subprocess
 
 import pytest
-from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
 
+from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
 from leadferry.destinations import folder
 from leadferry.destinations.folder import Folder
 from leadferry.errors import AccessDeniedError, NoSuchPathError, QuotaError
@@ -20,7 +20,7 @@ class FolderHarness(Harness):
         self.destination = Folder(id="out", path=str(path))
 
     def _names(self):
-        return os.listdir(self.path) if self.path.exists() else []
+        return [path.name for path in self.path.iterdir()] if self.path.exists() else []
 
     def visible(self):
         return {name: (self.path / name).read_bytes() for name in self._names() if not name.startswith(".")}
@@ -113,14 +113,14 @@ def test_without_hard_links_a_name_is_still_never_taken_from_others(
 
     monkeypatch.setattr(os, "link", link)
     if not renameat2:
-        monkeypatch.setattr(folder, "_rename_noreplace", lambda temporary, final: False)
+        monkeypatch.setattr(folder, "_rename_noreplace", lambda *_: False)
     (tmp_path / "new").write_bytes(b"new")
     (tmp_path / "taken").write_bytes(b"other")
     with pytest.raises(FileExistsError):
         folder.publish(tmp_path / "new", tmp_path / "taken")
-    assert b"other" == (tmp_path / "taken").read_bytes()
+    assert (tmp_path / "taken").read_bytes() == b"other"
     assert ("renameat2" if renameat2 else "rename") == folder.publish(tmp_path / "new", tmp_path / "free")
-    assert b"new" == (tmp_path / "free").read_bytes()
+    assert (tmp_path / "free").read_bytes() == b"new"
 
 
 def test_a_name_that_is_taken_between_the_look_and_the_link_is_left_alone(
@@ -133,10 +133,10 @@ def test_a_name_that_is_taken_between_the_look_and_the_link_is_left_alone(
         really(source, target)
 
     monkeypatch.setattr(os, "link", link)
-    with pytest.raises(Exception, match="leads.csv"):
+    with pytest.raises(Exception, match=r"leads\.csv"):
         send(harness.destination, parcel)
-    assert {"leads.csv": b"faster"} == harness.visible()
-    assert [] == harness.remains()
+    assert harness.visible() == {"leads.csv": b"faster"}
+    assert harness.remains() == []
 
 
 @pytest.mark.req("R200")
@@ -151,7 +151,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path, parcel):
     try:
         with pytest.raises(QuotaError, match="ENOSPC"):
             send(Folder(id="out", path=str(disk)), parcel)
-        assert [] == os.listdir(disk)
+        assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", disk], check=True)
 

@@ -4,10 +4,8 @@ import contextlib
 
 import pytest
 from botocore.client import BaseClient
-from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
-from servers import s3 as servers
-from servers.proxy import Wire
 
+from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
 from leadferry.destinations import s3
 from leadferry.destinations.s3 import S3
 from leadferry.errors import (
@@ -20,6 +18,8 @@ from leadferry.errors import (
     TooLargeError,
     TransferInterruptedError,
 )
+from servers import s3 as servers
+from servers.proxy import Wire
 
 
 class S3Harness(Harness):
@@ -97,14 +97,14 @@ def test_a_name_that_is_taken_between_the_look_and_the_upload_is_left_alone(harn
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
     with pytest.raises(NameConflictError):
         send(harness.destination, parcel)
-    assert {"leads.csv": b"faster"} == harness.visible()
+    assert harness.visible() == {"leads.csv": b"faster"}
 
 
 def test_an_object_says_what_it_is(harness, parcel):
     receipt = send(harness.destination, parcel)
     head = harness.server.client().head_object(Bucket=harness.server.bucket, Key="in/2026-01-31/leads.csv")
     assert {"sha256": parcel.file.sha256, "leadferry": parcel.mark} == head["Metadata"]
-    assert "text/csv" == head["ContentType"]
+    assert head["ContentType"] == "text/csv"
     assert head["ETag"] == receipt.details["etag"]
     assert f"s3://{harness.server.bucket}/in/2026-01-31/leads.csv" == receipt.location
 
@@ -118,7 +118,7 @@ def test_a_versioned_bucket_gives_the_version(harness, parcel):
 def test_encryption_is_asked_for(harness, parcel):
     send(harness.destination.model_copy(update={"encryption": "AES256"}), parcel)
     head = harness.server.client().head_object(Bucket=harness.server.bucket, Key="in/2026-01-31/leads.csv")
-    assert "AES256" == head["ServerSideEncryption"]
+    assert head["ServerSideEncryption"] == "AES256"
 
 
 @pytest.mark.req("R149")
@@ -149,7 +149,7 @@ def test_an_answer_that_is_lost_is_looked_up(harness, parcel, content):
     harness.server.faults.drops_answer_to_put = True
     assert parcel.file.sha256 == send(harness.destination, parcel).sha256
     assert {"leads.csv": content} == harness.visible()
-    assert 1 == harness.server.misbehaving.requests.count("PUT") - 1
+    assert harness.server.misbehaving.requests.count("PUT") - 1 == 1
 
 
 @pytest.mark.req("F03")
@@ -188,7 +188,7 @@ def test_what_the_store_answers_decides_what_happens_next(harness, parcel, answe
 def test_a_login_that_may_write_but_not_look_can_deliver(harness, parcel, content):
     harness.server.faults.answers["HEAD"] = ("403 Forbidden", "AccessDenied")
     receipt = send(harness.destination, parcel)
-    assert "answer to the upload" == receipt.details["verified"]
+    assert receipt.details["verified"] == "answer to the upload"
     harness.server.faults.answers.clear()
     assert {"leads.csv": content} == harness.visible()
 
@@ -205,7 +205,7 @@ def test_a_file_over_the_limit_of_one_upload_is_said_before(harness, parcel, mon
     monkeypatch.setattr(s3, "LARGEST", 1000)
     with pytest.raises(TooLargeError, match="1000"):
         send(harness.destination, parcel)
-    assert {} == harness.visible()
+    assert harness.visible() == {}
 
 
 def test_a_missing_connection_does_not_take_what_lies_around(parcel, monkeypatch):

@@ -9,10 +9,8 @@ from pathlib import Path
 import asyncssh
 import paramiko
 import pytest
-from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
-from servers import sftp as servers
-from servers.proxy import Wire
 
+from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
 from leadferry.destinations.sftp import Sftp
 from leadferry.errors import (
     AuthenticationError,
@@ -23,6 +21,8 @@ from leadferry.errors import (
     QuotaError,
     TransferInterruptedError,
 )
+from servers import sftp as servers
+from servers.proxy import Wire
 
 
 class SftpHarness(Harness):
@@ -136,10 +136,10 @@ class TestSftpOnOpenSsh(DestinationContract):
             really(client, old, new)
 
         monkeypatch.setattr(paramiko.SFTPClient, "rename", rename)
-        with pytest.raises(Exception, match="leads.csv"):
+        with pytest.raises(Exception, match=r"leads\.csv"):
             send(harness.destination, parcel)
-        assert {"leads.csv": b"faster"} == harness.visible()
-        assert [] == harness.remains()
+        assert harness.visible() == {"leads.csv": b"faster"}
+        assert harness.remains() == []
 
     def test_a_full_disk_is_said(self, harness, parcel):
         import subprocess
@@ -153,7 +153,7 @@ class TestSftpOnOpenSsh(DestinationContract):
         try:
             with pytest.raises(QuotaError):
                 send(harness.destination, parcel)
-            assert [] == harness.remains()
+            assert harness.remains() == []
         finally:
             subprocess.run(["umount", harness.folder], check=True)
 
@@ -166,7 +166,7 @@ def _key(kind, passphrase=None):
 @pytest.mark.req("R133")
 @pytest.mark.parametrize("kind", ["ssh-ed25519", "ssh-rsa"])
 @pytest.mark.parametrize("passphrase", [None, "open sesame"])
-def test_a_key_logs_in(tmp_path, connect, parcel, content, kind, passphrase):
+def test_a_key_logs_in(tmp_path, connect, parcel, content, kind, passphrase):  # noqa: PLR0913, PLR0917  (parameters and fixtures)
     key, private = _key(kind, passphrase)
     public = key.export_public_key().decode()
     with servers.receiver(tmp_path, keys={"ferry": public}) as server:
@@ -224,7 +224,7 @@ def test_a_missing_directory_is_said_or_made(harness, parcel, content):
 def test_a_server_without_plain_rename_gets_the_file_by_posix_rename(harness, parcel, content):
     harness.server.faults.rename = "unsupported"
     receipt = send(harness.destination, parcel)
-    assert "posix-rename" == receipt.details["published"]
+    assert receipt.details["published"] == "posix-rename"
     assert {"leads.csv": content} == harness.visible()
 
 
@@ -238,7 +238,7 @@ def test_a_server_that_can_rename_in_no_way_fails_and_keeps_nothing(harness, par
     harness.server.faults.rename = harness.server.faults.posix_rename = "fails"
     with pytest.raises(Exception, match="did not explain"):
         send(harness.destination, parcel)
-    assert ({}, []) == (harness.visible(), harness.remains())
+    assert (harness.visible(), harness.remains()) == ({}, [])
 
 
 def test_a_server_that_renames_and_answers_with_a_failure_has_the_file(harness, parcel, content):
@@ -279,7 +279,7 @@ def test_a_cut_right_before_the_rename_leaves_nothing(harness, parcel):
     with pytest.raises(TransferInterruptedError) as caught:
         send(harness.destination, parcel)
     assert caught.value.retry
-    assert ({}, []) == (harness.visible(), harness.remains())
+    assert (harness.visible(), harness.remains()) == ({}, [])
 
 
 def test_a_cut_at_the_rename_with_nobody_to_ask_is_unknown(harness, parcel, monkeypatch):
@@ -298,7 +298,7 @@ def test_a_server_that_drops_bytes_silently_is_found_out(harness, parcel):
     harness.server.faults.truncates_at = 300_000
     with pytest.raises(TransferInterruptedError, match="of 600000 bytes"):
         send(harness.destination, parcel)
-    assert ({}, []) == (harness.visible(), harness.remains())
+    assert (harness.visible(), harness.remains()) == ({}, [])
 
 
 @pytest.mark.req("R138", "F06")
@@ -317,7 +317,7 @@ def test_bytes_that_changed_on_the_way_are_found_out_by_reading_back(harness, pa
     harness.server.faults.on_write = damage
     with pytest.raises(TransferInterruptedError, match="reads back differently"):
         send(harness.destination.model_copy(update={"verify": "sha256"}), parcel)
-    assert ({}, []) == (harness.visible(), harness.remains())
+    assert (harness.visible(), harness.remains()) == ({}, [])
 
 
 @pytest.mark.req("R200")
@@ -326,7 +326,7 @@ def test_a_full_disk_is_said(harness, parcel):
     with pytest.raises(QuotaError) as caught:
         send(harness.destination, parcel)
     assert not caught.value.retry
-    assert ({}, []) == (harness.visible(), harness.remains())
+    assert (harness.visible(), harness.remains()) == ({}, [])
 
 
 def test_a_login_that_may_not_list_can_still_deliver(harness, parcel, content):
@@ -349,7 +349,7 @@ def test_a_server_that_stops_reading_is_given_up(harness, parcel):
     with pytest.raises((ConnectTimeoutError, TransferInterruptedError)) as caught:
         send(harness.destination.model_copy(update={"timeout": 1}), parcel)
     assert caught.value.retry
-    assert {} == harness.visible()
+    assert harness.visible() == {}
 
 
 def test_a_directory_in_the_place_of_the_file_is_a_conflict(harness, parcel):

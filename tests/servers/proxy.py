@@ -43,8 +43,8 @@ class Wire:
         finally:
             self.cut_after = None
 
-    def _start(self, work, *args):
-        thread = threading.Thread(target=work, args=args, daemon=True)
+    def _start(self, work, *args, **options):
+        thread = threading.Thread(target=work, args=args, kwargs=options, daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -58,10 +58,10 @@ class Wire:
                     near.close()
                     continue
                 self._open |= {near, far}
-                self._start(self._forward, near, far, True)
-                self._start(self._forward, far, near, False)
+                self._start(self._forward, near, far, from_client=True)
+                self._start(self._forward, far, near, from_client=False)
 
-    def _forward(self, source, sink, from_client):
+    def _forward(self, source, sink, *, from_client):
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(16384):

@@ -25,20 +25,20 @@ class MisbehavingInbox(Inbox):
         super().__init__(root)
         self.faults = Faults()
 
-    async def handle_MAIL(self, server, session, envelope, address, options):  # noqa: N802
+    async def handle_MAIL(self, server, session, envelope, address, options):  # noqa: ARG002, N802
         if self.faults.mail:
             return self.faults.mail
         envelope.mail_from = address
         envelope.mail_options.extend(options)
         return "250 OK"
 
-    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: ARG002, N802
         if address in self.faults.rcpt:
             return self.faults.rcpt[address]
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+    async def handle_DATA(self, server, session, envelope):  # noqa: ARG002, N802
         if self.faults.data:
             return self.faults.data
         answer = self.keep(envelope)

@@ -197,7 +197,7 @@ def _of_tls(error: ssl.SSLError) -> Fault:
             return Fault(TransferInterruptedError, "TLS")
         case _:
             # Mostly TLS spoken to a port that does not, or no common version.
-            return Fault(PermanentDeliveryError, error.reason or "TLS")
+            return Fault(PermanentDeliveryError, getattr(error, "reason", None) or "TLS")
 
 
 def _of_airflow(error: Exception) -> Fault | None:
@@ -210,11 +210,21 @@ def _of_airflow(error: Exception) -> Fault | None:
         case AirflowException() if str(error) == "SMTP connection is not found.":
             return Fault(PermanentDeliveryError, "Airflow does not know this connection")
         case AirflowException() if str(error) == "Unable to connect to smtp server":
-            return Fault(TransferInterruptedError, "closed before the greeting")
+            silent = _timed_out(error)
+            return Fault(ConnectTimeoutError if silent else DestinationBusyError, "no greeting")
         case AirflowException() | ValueError():
             return Fault(PermanentDeliveryError, "the Airflow connection's fields cannot be used")
         case _:
             return None
+
+
+def _timed_out(error: BaseException | None) -> bool:
+    """Tell whether a wait that was too long is behind an exception; libraries often reword it."""
+    while error is not None:
+        if isinstance(error, TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 # --- SSH and SFTP --------------------------------------------------------------------------------------------------
@@ -224,7 +234,7 @@ _SSH_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
     ("authentication timeout", ConnectTimeoutError),
     ("authentication failed: transport shut down", TransferInterruptedError),
     ("timeout opening channel", ConnectTimeoutError),
-    ("no existing session", TransferInterruptedError),
+    ("no existing session", ConnectTimeoutError),
     ("no authentication methods available", AuthenticationError),
     ("private key", AuthenticationError),
     ("passphrase", AuthenticationError),
@@ -313,7 +323,7 @@ _CHANNEL: dict[int, type[DeliveryError]] = {1: AccessDeniedError, 4: Destination
 
 def _of_banner(error: Exception) -> Fault:
     """Tell a server that stays silent from one that hangs up at once, as OpenSSH does above MaxStartups."""
-    if isinstance(error.__context__, TimeoutError):
+    if _timed_out(error):
         return Fault(ConnectTimeoutError, "no SSH greeting")
     return Fault(DestinationBusyError, "hung up before the SSH greeting")
 
@@ -364,7 +374,7 @@ _SMTP_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
 
 def _of_smtplib(error: smtplib.SMTPException) -> Fault:
     if isinstance(error, smtplib.SMTPServerDisconnected):
-        return Fault(TransferInterruptedError)
+        return Fault(ConnectTimeoutError if _timed_out(error) else TransferInterruptedError)
     return Fault(_by_words(str(error), _SMTP_TEXTS) or TransientDeliveryError, type(error).__name__)
 
 
