@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leadferry.cli.output import AsJson, show
+
 if TYPE_CHECKING:
     from leadferry.leads_import.load import ImportResult
     from leadferry.leads_import.records import Layout
@@ -130,3 +132,39 @@ def _say(result: ImportResult, *, as_json: bool) -> None:
     typer.echo(str(result))
     if result.rejects_file is not None:
         typer.echo(f"The rejected lines, with reasons, are in {result.rejects_file}", err=True)
+
+
+@app.command()
+def pending(
+    batch: Annotated[str, typer.Argument(help="The batch's id.")], *, as_json: AsJson = False
+) -> None:
+    """Show what waits for a batch: how many leads, the oldest and the newest; new leads are routed first."""
+    from leadferry.batch.load import config_folder, load_batch
+    from leadferry.connections import lead_store
+    from leadferry.delivery.extract import collects_from
+    from leadferry.store.history import queue_of
+    from leadferry.store.queue import route_new_leads
+
+    database = lead_store()
+    found = load_batch(batch, config=config_folder())
+    batch_no = route_new_leads(
+        database, batch_id=found.id, flows=found.flows, received_from=collects_from(found)
+    )
+    waits = dataclasses.asdict(queue_of(database, batch_no))
+    row: dict[str, Any] = {"batch": found.id, "flows": ", ".join(found.flows), **waits}
+    show([row], as_json=as_json, title=f"Waiting for {found.name}", columns=list(row))
+
+
+@app.command("show")
+def show_lead(
+    lead_id: Annotated[int, typer.Argument(metavar="ID", help="The lead's id in the store.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a lead waits and where it went, without its data."""
+    from leadferry.connections import lead_store
+    from leadferry.store.history import lead_history
+
+    rows = lead_history(lead_store(), lead_id)
+    columns = ["batch", "delivery", "outcome", "reason", "at"]
+    show(rows, as_json=as_json, title=f"Lead {lead_id}", columns=columns)

@@ -55,7 +55,7 @@ def _departure(batch: Batch, trigger: Trigger) -> Departure:
         config=config,
         config_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
         flows=batch.flows,
-        received_from=_received_from(batch),
+        received_from=collects_from(batch),
         lease=lease(batch),
         params=trigger.params.model_dump(mode="json", exclude_defaults=True),
         actor=trigger.actor,

@@ -253,11 +253,11 @@ def _nearest(one: str, *, codec: str) -> str:
     """Return the nearest letters that the codec has; `?` where there are none, so that nothing vanishes."""
     import unicodedata
 
-    from text_unidecode import unidecode  # type: ignore[import-untyped]  # has no types of its own
+    from anyascii import anyascii
 
     if _fits(one, codec):
         return one
     if unicodedata.combining(one):
         return ""  # an accent whose letter stays
-    near = unidecode(one)
+    near = anyascii(one)
     return near if near and _fits(near, codec) else "?"
