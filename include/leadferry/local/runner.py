@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,8 +78,7 @@ class TryOut:
             signal.signal(number, signal.SIG_IGN)
         self.api.close()
         self._processes.stop(grace=5)
-        if self._postgres is not None:
-            self._postgres.stop()
+        self._stop_postgres()
         self._say("everything is stopped")
 
     @property
@@ -154,6 +154,15 @@ class TryOut:
             self._postgres.drop_database("airflow")
         self._postgres.ensure_database("airflow")
         self._say("PostgreSQL is up")
+
+    def _stop_postgres(self) -> None:
+        if self._postgres is None:
+            return
+        try:
+            self._postgres.stop()
+        except subprocess.CalledProcessError:
+            # It did not go in good order, or had gone before; what is committed survives a kill as it does a power cut.
+            kill_postgres(self._workspace)
 
     def _start_receivers(self, batches: Sequence[Batch]) -> dict[str, dict[str, Any]]:
         plain = plain_environment(self._workspace, inherited=os.environ)
@@ -250,11 +259,16 @@ def reset(workspace: Workspace) -> None:
 
 def discard_postgres(workspace: Workspace) -> None:
     """End a server on the folder, or one that is being made there, and remove its data."""
+    kill_postgres(workspace)
+    shutil.rmtree(workspace.postgres, ignore_errors=True)
+
+
+def kill_postgres(workspace: Workspace) -> None:
+    """End at once whatever works on the folder of the embedded PostgreSQL; committed data stays."""
     ours = [process for process in psutil.process_iter() if _works_on(process, str(workspace.postgres))]
     for process in ours:
         process.kill()
     psutil.wait_procs(ours, timeout=30)
-    shutil.rmtree(workspace.postgres, ignore_errors=True)
 
 
 def _works_on(process: psutil.Process, folder: str) -> bool:
