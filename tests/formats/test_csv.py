@@ -173,9 +173,9 @@ def test_what_the_encoding_lacks_fails_with_column_and_count_and_without_the_val
     ("encoding", "policy", "golden"),
     [
         ("ascii", "replace", ["Jos?", "??d?", "?quoted?", "??", "", "plain"]),
-        ("ascii", "transliterate", ["Jose", "Lodz", '"quoted"', "Ri Ben ", "", "plain"]),
+        ("ascii", "transliterate", ["Jose", "Lodz", '"quoted"', "RiBen", "", "plain"]),
         ("windows-1252", "replace", ["José", "?ód?", "“quoted”", "??", "", "plain"]),
-        ("windows-1252", "transliterate", ["José", "Lódz", "“quoted”", "Ri Ben ", "", "plain"]),
+        ("windows-1252", "transliterate", ["José", "Lódz", "“quoted”", "RiBen", "", "plain"]),
     ],
 )
 def test_what_the_encoding_lacks_is_replaced_and_counted(encoding, policy, golden):
@@ -192,7 +192,7 @@ def test_what_the_encoding_lacks_is_replaced_and_counted(encoding, policy, golde
 
 
 def test_transliterating_composes_first_and_lets_nothing_vanish():
-    values = ["Jose\u0301", "😀", "x\u0301", "\uff45\uff1d\uff46"]
+    values = ["Jose\u0301", "\ue000", "x\u0301", "\uff45\uff1d\uff46"]
     text = written(Csv(encoding="windows-1252", unencodable="transliterate"), frame(a=values)).decode(
         "cp1252"
     )

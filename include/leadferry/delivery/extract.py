@@ -62,7 +62,8 @@ def _departure(batch: Batch, trigger: Trigger) -> Departure:
     )
 
 
-def _received_from(batch: Batch) -> datetime | None:
+def collects_from(batch: Batch) -> datetime | None:
+    """Return from when on a batch that is new to a flow collects its leads; None for all there are."""
     day = batch.select.received_from
     if day is None:
         return None
