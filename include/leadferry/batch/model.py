@@ -10,7 +10,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from leadferry.destinations import Destination
@@ -49,6 +57,22 @@ Duration = Annotated[
 """A length of time as people write it: `90s`, `15m`, `2h`, `3d`."""
 
 
+def _known_locale(name: str) -> str:
+    if name != "en_US":
+        from babel import Locale as BabelLocale
+        from babel import UnknownLocaleError
+
+        try:
+            BabelLocale.parse(name)
+        except (UnknownLocaleError, ValueError):
+            raise ValueError("must be a language and a country, such as en_US, de_CH or pt_BR") from None
+    return name
+
+
+Locale = Annotated[str, AfterValidator(_known_locale)]
+"""A language and a country as Unicode's locale data knows them, with an underscore."""
+
+
 def _blame(*at: str | int, text: str) -> PydanticCustomError:
     """Make the error of a check of several keys; `at` is the path, from the model that checks, to the one to correct."""
     return PydanticCustomError("contradiction", "{text}", {"text": text, "at": at})
@@ -76,7 +100,7 @@ class Recipient(_Model):
     timezone: Zone | None = Field(
         default=None, description="Time zone of the recipient's batches unless they say otherwise."
     )
-    locale: str = Field(default="en_US", description="Language and country, for names of months and days.")
+    locale: Locale = Field(default="en_US", description="Language and country, for names of months and days.")
     allowed_fields: list[str] | None = Field(
         default=None, description="The only lead fields that this recipient may get; all when left out."
     )
@@ -219,6 +243,14 @@ class Batch(_Model):
                 if wanted not in known:
                     told = f"there is no file {wanted!r}; known: {', '.join(sorted(known))}"
                     raise _blame("destinations", index, "files", position, text=told)
+        return self
+
+    @model_validator(mode="after")
+    def _formats_take_the_labels(self) -> Self:
+        labels = [field.to for field in self.fields]
+        for index, file in enumerate(self.files):
+            for problem in file.format.problems(labels):
+                raise _blame("files", index, "format", text=problem)
         return self
 
     @model_validator(mode="after")
