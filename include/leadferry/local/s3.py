@@ -56,7 +56,9 @@ class S3Receiver(Receiver):
         app = _key_checked(self._middleware(store), keys=self.keys)
         self._server = make_server(HOST, self.port, app, threaded=True, request_handler=_handler())
         self.port = self._server.port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="S3Receiver", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="S3Receiver", daemon=True
+        )
         self._thread.start()
         for bucket in self.buckets:
             self.client().create_bucket(Bucket=bucket)
