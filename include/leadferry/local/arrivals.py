@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from leadferry.states import DeliveryState, DispatchState
 from leadferry.store.database import Database
@@ -58,12 +58,13 @@ def in_flight(database: Database, batch_ids: Sequence[str]) -> bool:
 def arrivals(database: Database, runs: Mapping[str, str], *, since: datetime) -> list[Arrival]:
     """Return what the batches delivered since then, and one row for each that delivered nothing.
 
-    A scheduled departure may have been quicker than the one that was asked for; what it delivered counts the same.
+    A scheduled departure may have been quicker than the one that was asked for, or one that was interrupted earlier
+    came to its end; what they delivered counts the same.
 
     Args:
         database: the lead store.
         runs: for each batch id the state in which its DAG run ended.
-        since: earlier departures are left out.
+        since: what was settled earlier is left out.
     """
     found = _delivered(database, list(runs), since=since)
     waiting = _waiting(database)
@@ -103,7 +104,8 @@ def _delivered(database: Database, batch_ids: Sequence[str], *, since: datetime)
             .outerjoin(file, file.c.delivery_id == delivery.c.id)
             .outerjoin(dispatch, (dispatch.c.file_id == file.c.id) & tried)
         )
-        .where(batch.c.id.in_(batch_ids), delivery.c.claimed_at >= since)
+        .where(batch.c.id.in_(batch_ids))
+        .where(or_(delivery.c.claimed_at >= since, delivery.c.settled_at >= since))
         .where(delivery.c.state != DeliveryState.SKIPPED)
     )
     with database.transaction() as connection:

@@ -119,7 +119,11 @@ class TryOut:
         self._say(f"{len(batches)} batches depart")
         states = {batch.id: self._ended(batch.dag_id, run_id=run_id) for batch in batches}
         ids = [batch.id for batch in batches]
-        self._until(lambda: not in_flight(self.database, ids), what="the last delivery is settled")
+        self._until(
+            lambda: not in_flight(self.database, ids),
+            what="the last delivery is settled",
+            timeout=_DELIVERY_SECONDS,
+        )
         self._say("all runs have ended")
         inbox = self._workspace.inbox("s3")
         receivers.fetch_objects(self._connections["local_s3"], batches=batches, inbox=inbox)

@@ -80,6 +80,8 @@ def _airflow(workspace: Workspace, *, port: int, postgres_socket: str) -> dict[s
         # A task's supervisor sleeps this many seconds when the task closes its sockets a moment before it ends (seen
         # for two of three tasks), and keeps one of the few slots meanwhile; the default of 5 costs minutes.
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        # After a stop in the middle of a delivery the next start takes its tasks up again after this many seconds.
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "API__HOST": "127.0.0.1",
         "API__PORT": str(port),
         "API__BASE_URL": url,
