@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import paramiko
-import polars  # noqa: F401 loaded once, before the processes are forked
+import polars as pl  # noqa: F401 loaded once, before the processes are forked
 from airflow.providers.sftp.hooks.sftp import SFTPHook  # noqa: F401 the same
-from batches import trigger
 
+from batches import trigger
 from leadferry.archive import Archive
 from leadferry.batch.model import Batch
 from leadferry.delivery import deliver, extract, render, settle
@@ -75,7 +75,9 @@ def claim_only(job, pipe):
     """Claim for a run and report the delivery."""
     pipe.send("started")
     pipe.recv()
-    claimed = extract.extract(Database(job["store"]), Batch.model_validate(job["batch"]), trigger(job["run_id"]))
+    claimed = extract.extract(
+        Database(job["store"]), Batch.model_validate(job["batch"]), trigger(job["run_id"])
+    )
     pipe.send((claimed.delivery_id, claimed.included))
 
 
@@ -85,7 +87,9 @@ def deliver_only(job, pipe):
     _arm(job, pipe)
     pipe.send("started")
     try:
-        pipe.send(deliver.deliver(Database(job["store"]), Archive(job["archive"]), job["delivery_id"], "buyer"))
+        pipe.send(
+            deliver.deliver(Database(job["store"]), Archive(job["archive"]), job["delivery_id"], "buyer")
+        )
     except LeadferryError as error:
         pipe.send((type(error).__name__, error.retry))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import ferry_driver
 import psycopg
-from batches import add_leads, make_batch, rows, scalars, waiting
 
+from batches import add_leads, make_batch, rows, scalars, waiting
 from leadferry.local.sftp import SftpReceiver
 from leadferry.store.database import Database
 
@@ -153,7 +153,9 @@ class Harbour:
             " FROM attempt JOIN dispatch ON dispatch.id = dispatch_id GROUP BY 1",
         )
         assert all(count == 1 and last == attempts for _, count, last, attempts in confirmed)
-        doubled = "SELECT lead_id FROM delivery_lead WHERE outcome = 'included' GROUP BY 1 HAVING count(*) > 1"
+        doubled = (
+            "SELECT lead_id FROM delivery_lead WHERE outcome = 'included' GROUP BY 1 HAVING count(*) > 1"
+        )
         assert scalars(database, doubled) == []
 
 

@@ -7,7 +7,7 @@ import ferry_driver
 import pytest
 from harbour import COUNT, Driver
 
-KILLS = 24
+KILLS = 20
 AT_MOST_TWICE_IN_A_ROW = (1, 1, 2)
 
 

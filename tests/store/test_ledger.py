@@ -14,10 +14,10 @@ LEASE = timedelta(hours=1)
 RECEIPT = {"location": "sftp://buyer.example/leads.csv", "size": 3}
 
 
-def recorded(database, *, leads=3, destinations=("first",), rows=None, run_id="run-1", lease=LEASE):
-    """A delivery whose file is in the ledger, and the parcels that are to be sent, by destination."""
-    add_leads(database, leads)
-    claimed = claim(database, run_id, lease=lease)
+def recorded(database, *, destinations=("first",), rows=None, lease=LEASE):
+    """A delivery of three leads whose file is in the ledger, and the parcels that are to be sent, by destination."""
+    add_leads(database, 3)
+    claimed = claim(database, lease=lease)
     file = RenderedFile(
         key="leads",
         part=1,
@@ -140,7 +140,9 @@ def test_a_sender_that_was_replaced_cannot_end_the_attempt_of_its_successor(data
 
 
 def test_only_one_process_at_a_time_may_send_a_parcel(database):
-    with ledger.sole_sender(database, "parcel"), ledger.sole_sender(database, "another parcel"):
+    with ledger.sole_sender(database, "parcel"):
+        with ledger.sole_sender(database, "another parcel"):
+            pass
         with pytest.raises(DestinationBusyError), ledger.sole_sender(database, "parcel"):
             pass
     with ledger.sole_sender(database, "parcel"):
@@ -333,8 +335,17 @@ def test_the_database_refuses_a_move_that_is_not_in_the_table_of_moves(database,
         execute(database, move)
 
 
-@pytest.mark.parametrize("table", ["audit", "file", "batch_config", "lead"])
-@pytest.mark.parametrize("change", ["DELETE FROM {}", "TRUNCATE {} CASCADE"])
+@pytest.mark.parametrize(
+    ("change", "table"),
+    [
+        ("DELETE FROM {}", "lead"),
+        *(
+            (change, table)
+            for table in ("audit", "file", "batch_config")
+            for change in ("DELETE FROM {}", "TRUNCATE {} CASCADE")
+        ),
+    ],
+)
 def test_what_is_written_for_good_can_neither_be_deleted_nor_emptied(database, table, change):
     delivery_id = recorded(database)
     sent(database, delivery_id, DispatchState.UNKNOWN)

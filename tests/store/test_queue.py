@@ -376,11 +376,16 @@ def test_a_window_never_ends_before_the_last_one_did_although_the_clock_was_set_
 # --- I1
 
 
+A_SECOND_PLACE = """
+    INSERT INTO queue_entry (batch_no, lead_id, lot_id, received_at)
+    SELECT batch_no, lead_id, lot_id + 1, now() FROM queue_entry
+"""
+
+
 @pytest.mark.parametrize(
     ("theft", "state"),
     [
-        ("INSERT INTO queue_entry (batch_no, lead_id, lot_id, received_at)"
-         " SELECT batch_no, lead_id, lot_id + 1, now() FROM queue_entry", "claimed"),
+        (A_SECOND_PLACE, "claimed"),
         ("UPDATE lot SET delivery_id = delivery_id + 1 WHERE delivery_id IS NOT NULL", "claimed"),
         ("UPDATE lot SET delivery_id = NULL WHERE delivery_id IS NOT NULL", "delivered"),
     ],

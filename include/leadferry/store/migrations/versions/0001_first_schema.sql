@@ -223,7 +223,6 @@ CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECU
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON batch_config
     FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 -- Row triggers do not see TRUNCATE.
-CREATE TRIGGER never_emptied BEFORE TRUNCATE ON lead EXECUTE FUNCTION refuse_change('emptied');
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON file EXECUTE FUNCTION refuse_change('emptied');
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit EXECUTE FUNCTION refuse_change('emptied');
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON batch_config EXECUTE FUNCTION refuse_change('emptied');

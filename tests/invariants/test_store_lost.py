@@ -1,0 +1,90 @@
+"""The store goes away in the middle: crash and restart of PostgreSQL, connections cut (I6)."""
+
+import contextlib
+import random
+import threading
+
+import pytest
+from harbour import COUNT, Harbour, cut_connections, receiver
+
+from batches import add_leads
+from leadferry.errors import StoreUnavailableError
+from leadferry.local.postgres import EmbeddedPostgres
+from leadferry.store.database import Database
+
+DELIVERIES = 6
+
+MOMENTS = [
+    ("after", "route"),
+    ("after", "take"),  # inside the claim's transaction, which is lost
+    ("before", "map"),  # while leads are being read
+    ("before", "record_files"),
+    ("after", "record_files"),
+    ("before", "begin_sending"),
+    ("after", "begin_sending"),
+    ("before", "upload"),
+    ("before", "rename"),
+    ("after", "rename"),
+    ("after", "end_sending"),
+    ("before", "settle"),
+]
+
+
+@pytest.fixture
+def own_postgres(tmp_path):
+    """A server that may crash without disturbing other tests."""
+    server = EmbeddedPostgres(tmp_path / "postgres")
+    server.ensure_database("store")
+    Database(server.url("store", driver="postgresql")).upgrade()
+    yield server
+    server.stop(crash=True)
+
+
+@pytest.mark.req("F01", "R170")
+def test_i6_a_database_that_crashes_in_the_middle_loses_and_doubles_nothing(forks, own_postgres, tmp_path):
+    with receiver(tmp_path) as server:
+        harbour = Harbour(
+            store=own_postgres.url("store", driver="postgresql"), folder=tmp_path, receiver=server
+        )
+        for number, moment in enumerate(MOMENTS):
+            harbour.add_leads(COUNT)
+            driver = harbour.start(f"run-{number}", pause=moment)
+            assert driver.hear() == "paused", moment
+            own_postgres.restart(crash=True)
+            driver.go()
+            said = driver.hear()
+            driver.end()
+            assert said in ("delivered", ("StoreUnavailableError", True)), moment
+            harbour.until_done(f"run-{number}")
+        harbour.assert_every_lead_arrived_once()
+
+
+def add_leads_despite_cuts(harbour):
+    """The test's own insert may be cut as well; then nothing of it is there."""
+    while True:
+        with contextlib.suppress(StoreUnavailableError):
+            return add_leads(harbour.database, COUNT, fields={"note": "x" * 400})
+
+
+@pytest.mark.req("F01", "R170")
+def test_i6_connections_that_are_cut_at_any_moment_lose_and_double_nothing(harbour, store_url):
+    chance = random.Random(42)
+    stop = threading.Event()
+    cut = []
+
+    def cut_again_and_again():
+        while not stop.wait(chance.uniform(0.02, 0.5)):
+            cut.append(cut_connections(store_url))
+
+    said = []
+    cutter = threading.Thread(target=cut_again_and_again)
+    for number in range(DELIVERIES):
+        harbour.leads += add_leads_despite_cuts(harbour)
+        if not number:
+            cutter.start()
+        said += harbour.until_done(f"run-{number}", tries=60)
+    stop.set()
+    cutter.join()
+    assert sum(cut) > 0
+    assert set(said) <= {"delivered", ("StoreUnavailableError", True)}
+    harbour.assert_every_lead_arrived_once()
