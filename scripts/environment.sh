@@ -39,7 +39,7 @@ make_venv() {
     fi
     rm -rf "$venv"
     if "$python" -m venv --without-pip "$venv" >>"$log" 2>&1 &&
-        "$python" -m pip --python "$venv/bin/python" install --no-cache-dir pip >>"$log" 2>&1; then
+        "$python" -m pip --python "$venv/bin/python" install --no-cache-dir --disable-pip-version-check pip >>"$log" 2>&1; then
         return
     fi
     rm -rf "$venv"
@@ -80,7 +80,7 @@ make_environment() {
     fi
     echo "Installing $requirements into .venv; the first time this takes some minutes." >&2
     # No cache: nothing outside the project folder is written, whatever HOME is.
-    quietly "$venv/bin/python" -m pip install --no-cache-dir -r "$project/$requirements" || return 1
-    quietly "$venv/bin/python" -m pip install --no-cache-dir --no-deps -e "$project" || return 1
+    quietly "$venv/bin/python" -m pip install --no-cache-dir --disable-pip-version-check -r "$project/$requirements" || return 1
+    quietly "$venv/bin/python" -m pip install --no-cache-dir --disable-pip-version-check --no-deps -e "$project" || return 1
     fingerprint "$requirements" >"$stamp"
 }
