@@ -28,6 +28,17 @@ class DeliveryState(StrEnum):
     """There was nothing to deliver, or less than the minimum; the leads stayed in the queue."""
 
 
+class DeliveryKind(StrEnum):
+    """Whose leads a delivery carries."""
+
+    DEPARTURE = "departure"
+    """Leads of the queue: they leave it, and come back when the delivery fails."""
+    EARLY_COPY = "early_copy"
+    """Copies of waiting leads; the leads themselves stay in the queue for the next departure."""
+    TEST = "test"
+    """Made-up leads; no lead of the queue is touched."""
+
+
 class DispatchState(StrEnum):
     """One file on its way to one destination (and one mail recipient)."""
 

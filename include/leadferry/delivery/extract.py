@@ -9,6 +9,7 @@ from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
+from leadferry.delivery.made_up import made_up_leads
 from leadferry.delivery.params import DeliverNow
 from leadferry.errors import NothingToDeliverError
 from leadferry.mapping.rules import failed_rule
@@ -76,10 +77,11 @@ def _selection(batch: Batch, params: DeliverNow) -> Selection:
         failed_rule=failed_rule(chosen.rules, lead, timezone=batch.timezone) if chosen.rules else None,
         order=params.order or chosen.order,
         limit=params.limit or chosen.limit,
-        minimum=1 if params.ignore_minimum else batch.conditions.min_leads,
+        minimum=1 if params.ignore_minimum or params.test else batch.conditions.min_leads,
         max_wait=batch.conditions.max_wait,
         departs_empty=batch.empty == "header_only",
         keep_for_next=params.keep_for_next,
+        made_up=made_up_leads(batch) if params.test else (),
     )
 
 

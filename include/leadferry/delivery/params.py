@@ -32,6 +32,12 @@ class DeliverNow(BaseModel):
         description="Also leave the leads in the queue, so that the next scheduled delivery contains them again.",
     )
 
+    test: bool = Field(
+        default=False,
+        title="Test",
+        description="Deliver two made-up leads in files named TEST_…; the queue is not touched.",
+    )
+
     @classmethod
     def parse(cls, params: Mapping[str, Any]) -> DeliverNow:
         """Validate what came from the trigger form or the REST API.
@@ -59,5 +65,6 @@ FORM: dict[str, dict[str, Any]] = {
     "order": {"default": None, "type": ["null", "string"], "enum": [None, "oldest", "newest", "random"]},
     "ignore_minimum": {"default": False, "type": "boolean"},
     "keep_for_next": {"default": False, "type": "boolean"},
+    "test": {"default": False, "type": "boolean"},
 }
 """The fields of Airflow's trigger form, as JSON Schema that its form understands (no `anyOf`)."""

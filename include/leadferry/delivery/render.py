@@ -19,7 +19,7 @@ from leadferry.delivery.extract import lease
 from leadferry.formats.base import FileContext
 from leadferry.mapping.fields import LEAD_ID, Mapping
 from leadferry.mapping.sources import source
-from leadferry.states import DeliveryState
+from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.leads import read_leads
@@ -67,7 +67,7 @@ def file_variables(batch: Batch, delivery: Delivery, *, file_id: str = "", name:
     """Return what templates may use about a delivery, and about one of its files."""
     return variables(
         batch_id=batch.id,
-        batch_name=batch.name,
+        batch_name=f"{_mark(delivery)}{batch.name}",
         batch_description=batch.description,
         recipient_id=batch.recipient.id,
         recipient_name=batch.recipient.name,
@@ -82,6 +82,11 @@ def file_variables(batch: Batch, delivery: Delivery, *, file_id: str = "", name:
         file_id=file_id,
         file_name=name,
     )
+
+
+def _mark(delivery: Delivery) -> str:
+    """Return what a test delivery's names begin with, so that nobody takes it for a real one."""
+    return "TEST_" if delivery.kind is DeliveryKind.TEST else ""
 
 
 def _withhold_what_cannot_be_mapped(database: Database, mapping: Mapping, delivery_id: int) -> None:
@@ -106,7 +111,7 @@ class _Renderer:
     def render(self, file: OutputFile, path: Path) -> RenderedFile:
         """Write one file at `path` and move it into the archive."""
         values = file_variables(self.batch, self.delivery, file_id=file.id)
-        name = file_name(file.name, values)
+        name = f"{_mark(self.delivery)}{file_name(file.name, values)}"
         values["file"]["name"] = name
         context = FileContext(columns=self.mapping.columns, rows=self.delivery.included, variables=values)
         frames = _Counted(self.mapping, _frames(self.database, self.mapping, self.delivery.id))

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, literal, select, text, update
 
 from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
-from leadferry.states import DeliveryState, DispatchState
+from leadferry.states import DeliveryKind, DeliveryState, DispatchState
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import attempt, batch, batch_config, delivery, dispatch, file, lot
@@ -31,6 +31,7 @@ class Delivery:
     batch_id: str
     number: int | None
     run_id: str
+    kind: DeliveryKind
     state: DeliveryState
     reason: str | None
     departs_at: datetime
@@ -408,14 +409,12 @@ def _why(connection: Connection, delivery_id: int) -> str | None:
 def _give_back(connection: Connection, delivery_id: int) -> int:
     """Return the leads to the queue, the withheld ones too: the next departure decides anew.
 
-    A delivery of early copies gives nothing back: its leads never left the queue.
+    Early copies and made-up leads are not given back: they never were in the queue.
     """
     row = connection.execute(
-        select(delivery.c.included, delivery.c.withheld, delivery.c.early_copy).where(
-            delivery.c.id == delivery_id
-        )
+        select(delivery.c.included, delivery.c.withheld, delivery.c.kind).where(delivery.c.id == delivery_id)
     ).one()
-    if row.early_copy:
+    if row.kind is not DeliveryKind.DEPARTURE:
         return 0
     connection.execute(update(lot).where(lot.c.delivery_id == delivery_id).values(delivery_id=None))
     returned: int = row.included + row.withheld

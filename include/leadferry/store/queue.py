@@ -7,7 +7,7 @@ Both are set-based SQL: their cost grows with the leads that wait, never with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from leadferry.states import DeliveryState
+from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import (
@@ -44,6 +44,9 @@ from leadferry.store.tables import (
 )
 
 Order = Literal["oldest", "newest", "random"]
+
+TEST_FLOW = "leadferry_test"
+"""Made-up leads are stored under it; a batch cannot listen to it."""
 
 MANY_LEADS = 10_000
 """From here on the planner's old idea of a table costs more than telling it anew (a tenth of a second)."""
@@ -89,6 +92,8 @@ class Selection:
     """Below the minimum, depart without leads (a file with only a header) instead of being skipped."""
     keep_for_next: bool = False
     """Also leave the leads in the queue for the next departure."""
+    made_up: Sequence[Mapping[str, Any]] = ()
+    """Fields of leads that are delivered instead of those that wait: a test."""
     window_to: datetime | None = None
     """Leads received from this instant on stay for the next departure; now, by the database's clock, when left out."""
 
@@ -266,6 +271,12 @@ def _delivery_of_run(connection: Connection, *, batch_no: int, run_id: str) -> C
     )
 
 
+def _kind(selection: Selection) -> DeliveryKind:
+    if selection.made_up:
+        return DeliveryKind.TEST
+    return DeliveryKind.EARLY_COPY if selection.keep_for_next else DeliveryKind.DEPARTURE
+
+
 class _Claimer:
     """One claim, inside its transaction."""
 
@@ -276,6 +287,7 @@ class _Claimer:
         self.batch_no = batch_no
         self.departure = departure
         self.selection = selection
+        self.kind = _kind(selection)
         self.window_from = self._end_of_the_last_window()
         self.window_to = selection.window_to or self._now()
 
@@ -300,7 +312,9 @@ class _Claimer:
 
     def _take(self, delivery_id: int) -> int:
         """Bring what may be looked at into the delivery; return how many leads."""
-        if self.selection.keep_for_next:
+        if self.kind is DeliveryKind.TEST:
+            return self._make_up(delivery_id, self.selection.made_up)
+        if self.kind is DeliveryKind.EARLY_COPY:
             return self._copy(delivery_id)
         if self.selection.limit is not None:
             return self._move(delivery_id, self._within_limit(self.selection.limit))
@@ -354,9 +368,23 @@ class _Claimer:
         self.connection.execute(insert(queue_entry).from_select(names, entries))
         return _close_lot(self.connection, taken)
 
+    def _make_up(self, delivery_id: int, leads: Sequence[Mapping[str, Any]]) -> int:
+        """Take leads that were made up for a test; they are stored under a flow that nobody listens to."""
+        taken = _new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
+        rows = [
+            {"flow": TEST_FLOW, "received_at": self.window_to, "fields": dict(fields)} for fields in leads
+        ]
+        made = self.connection.execute(insert(lead).returning(lead.c.id, lead.c.received_at), rows).all()
+        entries = [
+            {"batch_no": self.batch_no, "lead_id": one.id, "lot_id": taken, "received_at": one.received_at}
+            for one in made
+        ]
+        self.connection.execute(insert(queue_entry), entries)
+        return len(entries)
+
     def _take_failing(self, delivery_id: int) -> int:
         """Take only the leads that fail a rule: they are withheld although nothing departs."""
-        if self.selection.failed_rule is None or self.selection.keep_for_next:
+        if self.selection.failed_rule is None or self.kind is not DeliveryKind.DEPARTURE:
             return 0
         self._move(delivery_id, [self.selection.failed_rule.is_not(None)])
         return self._withhold(delivery_id)
@@ -389,7 +417,7 @@ class _Claimer:
 
     def _withhold(self, delivery_id: int) -> int:
         """Keep back the delivery's leads that fail a rule, each with the rule's name; return how many."""
-        if self.selection.failed_rule is None:
+        if self.selection.failed_rule is None or self.kind is DeliveryKind.TEST:
             return 0
         judged = (
             select(queue_entry.c.lead_id, self.selection.failed_rule.label("reason"))
@@ -437,7 +465,7 @@ class _Claimer:
         row = {
             "batch_no": self.batch_no,
             "config_id": self._config_id(),
-            "number": None if state is DeliveryState.SKIPPED else self._next_number(),
+            "number": self._next_number() if self._counts(state) else None,
             "run_id": departure.run_id,
             "state": state,
             "departs_at": departure.departs_at,
@@ -445,13 +473,16 @@ class _Claimer:
             "window_to": self.window_to,
             "lease_until": func.now() + departure.lease,
             "lead_order": self.selection.order,
-            "early_copy": self.selection.keep_for_next,
+            "kind": self.kind,
             "params": departure.params or {},
         }
         delivery_id: int = self.connection.scalars(
             insert(delivery).values(row).returning(delivery.c.id)
         ).one()
         return delivery_id
+
+    def _counts(self, state: DeliveryState) -> bool:
+        return state is not DeliveryState.SKIPPED and self.kind is not DeliveryKind.TEST
 
     def _config_id(self) -> int:
         values = {
@@ -484,7 +515,7 @@ class _Claimer:
                 delivery.c.batch_no == self.batch_no,
                 delivery.c.number.is_not(None),
                 delivery.c.state != DeliveryState.FAILED,
-                ~delivery.c.early_copy,
+                delivery.c.kind == DeliveryKind.DEPARTURE,
             )
             .order_by(delivery.c.number.desc())
             .limit(1)

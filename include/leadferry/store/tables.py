@@ -10,7 +10,6 @@ from enum import StrEnum
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     DateTime,
     Enum,
@@ -27,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from leadferry.states import DeliveryState, DispatchState
+from leadferry.states import DeliveryKind, DeliveryState, DispatchState
 
 metadata = MetaData()
 
@@ -127,7 +126,7 @@ delivery = Table(
     Column("included", Integer, nullable=False, server_default="0"),
     Column("withheld", Integer, nullable=False, server_default="0"),
     Column("lead_order", Text, nullable=False, server_default="oldest"),
-    Column("early_copy", Boolean, nullable=False, server_default="false"),
+    Column("kind", _enum(DeliveryKind, "delivery_kind"), nullable=False, server_default="departure"),
     Column("params", JSONB, nullable=False, server_default="{}"),
     UniqueConstraint("batch_no", "number"),
 )

@@ -8,6 +8,7 @@
 -- and every change of state is one of state_move.
 
 CREATE TYPE delivery_state AS ENUM ('claimed', 'rendered', 'delivered', 'partial', 'held', 'failed', 'skipped');
+CREATE TYPE delivery_kind AS ENUM ('departure', 'early_copy', 'test');
 CREATE TYPE dispatch_state AS ENUM ('ready', 'sending', 'confirmed', 'failed', 'unknown');
 
 CREATE TABLE lead_import (
@@ -78,7 +79,7 @@ CREATE TABLE delivery (
     included integer NOT NULL DEFAULT 0,
     withheld integer NOT NULL DEFAULT 0,
     lead_order text NOT NULL DEFAULT 'oldest' CHECK (lead_order IN ('oldest', 'newest', 'random')),
-    early_copy boolean NOT NULL DEFAULT false,
+    kind delivery_kind NOT NULL DEFAULT 'departure',
     params jsonb NOT NULL DEFAULT '{}',
     UNIQUE (batch_no, number)
 );
