@@ -15,7 +15,16 @@ from leadferry.local.postgres import EmbeddedPostgres
 from leadferry.store.database import Database
 
 PROJECT = Path(__file__).parents[1]
+
+# Airflow makes its folder when it is imported; the tests' Airflow is nobody's own.
+AIRFLOW_HOME = tempfile.mkdtemp(prefix="leadferry-airflow-")
+os.environ["AIRFLOW_HOME"] = AIRFLOW_HOME
 _numbers = itertools.count()
+
+
+def pytest_unconfigure() -> None:
+    """Remove the tests' Airflow folder."""
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

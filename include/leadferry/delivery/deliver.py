@@ -150,6 +150,9 @@ class _Sender:
         try:
             receipt = self.session().send(self._parcel(dispatches, attempt=number))
         except OutcomeUnknownError as error:
+            if self.destination.can_be_asked:
+                # It stays `sending`: the next try begins by asking.
+                raise TransferInterruptedError(f"{error.what}; the next try asks the destination") from None
             self._record(dispatches, DispatchState.UNKNOWN, number=number, error=error)
             raise
         except LeadferryError as error:

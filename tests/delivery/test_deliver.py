@@ -1,0 +1,314 @@
+"""The third step with real destinations: one render and many receipts, failures that pass, outcomes nobody knows."""
+
+import hashlib
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from batches import add_leads, carried, folder, make_batch, rows, scalars, waiting
+from ferry import SFTP, email, messages
+from leadferry.delivery.notices import tell_failure
+from leadferry.errors import (
+    DeliveryError,
+    MessageRefusedError,
+    NoSuchPathError,
+    OutcomeUnknownError,
+    QuotaError,
+    StoreError,
+    TransferInterruptedError,
+    TransientDeliveryError,
+)
+from leadferry.states import DeliveryState, DispatchState
+from leadferry.store import ledger
+from servers.smtp import receiver as mail_receiver
+
+BUYER = "leads@acme.example"
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    return tmp_path / "inbox"
+
+
+def blocked(inbox):
+    """A destination that fails until somebody clears the way: a file stands where its folder should be."""
+    inbox.write_text("in the way")
+    return folder(inbox)
+
+
+# --- one render, several destinations
+
+
+@pytest.mark.req("R234", "R235")
+def test_three_destinations_are_served_at_once_from_one_render_with_a_receipt_each(
+    ferry, buyer_sftp, mail, inbox
+):
+    add_leads(ferry.database, 20)
+    batch = make_batch(destinations=[folder(inbox), SFTP, email(BUYER)])
+    claimed = ferry.rendered(batch)
+    # Tasks are processes of their own; in threads, the first import of Airflow would race.
+    importlib.import_module("airflow.sdk")
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda one: ferry.deliver(claimed, one.id), batch.destinations)) == [1, 1, 1]
+    assert ferry.settle(claimed).state is DeliveryState.DELIVERED
+    ((name, sha256),) = rows(ferry.database, "SELECT name, sha256 FROM file")
+    for arrived in (inbox / name, buyer_sftp.root / name):
+        assert hashlib.sha256(arrived.read_bytes()).hexdigest() == sha256
+    assert [to for to, _, _ in messages(mail)] == [BUYER]
+    receipts = scalars(ferry.database, "SELECT receipt->>'location' FROM dispatch ORDER BY destination")
+    assert receipts[0] == str(inbox / name)
+    assert receipts[2].startswith("sftp://127.0.0.1:")
+    assert len(receipts) == 3
+
+
+def test_a_destination_gets_only_the_files_it_asks_for(ferry, inbox, tmp_path):
+    add_leads(ferry.database)
+    files = [{"id": kind, "name": f"leads.{kind}", "format": {"type": kind}} for kind in ("csv", "json")]
+    destinations = [folder(inbox, id="all"), folder(tmp_path / "json", id="one", files=["json"])]
+    ferry.carry(make_batch(files=files, destinations=destinations))
+    assert sorted(path.name for path in inbox.iterdir()) == ["leads.csv", "leads.json"]
+    assert [path.name for path in (tmp_path / "json").iterdir()] == ["leads.json"]
+
+
+def test_delivering_again_sends_nothing(ferry, inbox):
+    add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[folder(inbox)]))
+    assert [ferry.deliver(claimed, "drop") for _ in range(2)] == [1, 1]
+    assert ferry.attempts() == [("drop", 1, "confirmed", None)]
+
+
+# --- failures
+
+
+@pytest.mark.req("R196", "R197")
+def test_what_failed_is_tried_again_and_every_attempt_is_recorded(ferry, buyer_sftp):
+    add_leads(ferry.database, 3)
+    claimed = ferry.rendered(make_batch(destinations=[SFTP]))
+    for rename, room, error in (("cut before", None, TransferInterruptedError), ("works", 1, QuotaError)):
+        buyer_sftp.faults.rename, buyer_sftp.faults.room = rename, room
+        with pytest.raises(error):
+            ferry.deliver(claimed, "sftp")
+        assert [path for path in buyer_sftp.root.iterdir() if not path.name.startswith(".")] == []
+    buyer_sftp.faults.room = None
+    assert ferry.deliver(claimed, "sftp") == 1
+    assert ferry.attempts() == [
+        ("sftp", 1, "failed", "interrupted"),
+        ("sftp", 2, "failed", "quota"),
+        ("sftp", 3, "confirmed", None),
+    ]
+    assert [path.name for path in buyer_sftp.root.iterdir()] == ["acme_1.csv"]
+
+
+def test_an_attempt_that_cannot_even_connect_is_recorded_too(ferry, connect, tmp_path):
+    from servers import sftp
+
+    with sftp.receiver(tmp_path / "sftp") as server:
+        connect("buyer_sftp", server)
+    add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[SFTP]))
+    with pytest.raises(TransientDeliveryError):
+        ferry.deliver(claimed, "sftp")
+    assert ferry.attempts() == [("sftp", 1, "failed", "refused")]
+
+
+def test_of_one_that_fails_and_one_that_confirms_only_the_failed_one_is_tried_again(ferry, inbox, tmp_path):
+    leads = add_leads(ferry.database, 3)
+    batch = make_batch(destinations=[folder(tmp_path / "good", id="good"), {**blocked(inbox), "id": "bad"}])
+    settled = ferry.carry(batch)
+    assert (settled.state, settled.reason, settled.returned) == (
+        DeliveryState.PARTIAL,
+        "bad: no_such_path",
+        0,
+    )
+    assert waiting(ferry.database) == []
+    inbox.unlink()
+    again = ferry.extract(batch)
+    assert [ferry.deliver(again, one) for one in ("good", "bad")] == [1, 1]
+    assert ferry.settle(again).state is DeliveryState.DELIVERED
+    assert ferry.attempts() == [
+        ("bad", 1, "failed", "no_such_path"),
+        ("bad", 2, "confirmed", None),
+        ("good", 1, "confirmed", None),
+    ]
+    assert carried(ferry.database, again.delivery_id) == leads
+
+
+@pytest.mark.req("R170")
+def test_leads_of_a_delivery_that_failed_are_back_in_their_old_place(ferry, inbox):
+    older = add_leads(ferry.database, 3)
+    batch = make_batch(destinations=[blocked(inbox)])
+    settled = ferry.carry(batch)
+    assert (settled.state, settled.returned) == (DeliveryState.FAILED, 3)
+    newer = add_leads(ferry.database, 2)
+    inbox.unlink()
+    claimed = ferry.rendered(batch, "run-2")
+    assert carried(ferry.database, claimed.delivery_id) == older + newer
+    ferry.deliver(claimed, "drop")
+    assert ferry.settle(claimed).state is DeliveryState.DELIVERED
+    assert [path.name for path in inbox.iterdir()] == ["acme_2.csv"]
+
+
+def test_a_run_that_is_cleared_after_its_delivery_failed_delivers_the_leads_once(ferry, inbox):
+    add_leads(ferry.database, 3)
+    batch = make_batch(destinations=[blocked(inbox)])
+    failed = ferry.carry(batch)
+    inbox.unlink()
+    with pytest.raises(StoreError, match="is failed and can go no further"):
+        ledger.begin_sending(
+            ferry.database, ledger.dispatches_to(ferry.database, failed.delivery_id), lease=None
+        )
+    assert ferry.carry(batch).state is DeliveryState.DELIVERED
+    assert len(list(inbox.iterdir())) == 1
+
+
+def test_other_bytes_under_the_same_name_are_left_alone(ferry, inbox):
+    add_leads(ferry.database)
+    inbox.mkdir()
+    (inbox / "acme_1.csv").write_text("somebody else's")
+    settled = ferry.carry(make_batch(destinations=[folder(inbox)]))
+    assert (settled.state, settled.reason) == (DeliveryState.FAILED, "drop: conflict")
+    assert (inbox / "acme_1.csv").read_text() == "somebody else's"
+
+
+def test_a_parcel_that_fails_does_not_keep_the_next_from_being_sent(ferry, inbox):
+    add_leads(ferry.database)
+    files = [{"id": kind, "name": f"leads.{kind}", "format": {"type": kind}} for kind in ("csv", "json")]
+    inbox.mkdir()
+    (inbox / "leads.csv").write_text("in the way")
+    claimed = ferry.rendered(make_batch(files=files, destinations=[folder(inbox)]))
+    assert isinstance(ferry.try_to_deliver(claimed, "drop"), DeliveryError)
+    assert sorted(path.name for path in inbox.iterdir()) == ["leads.csv", "leads.json"]
+    assert ferry.settle(claimed).state is DeliveryState.PARTIAL
+
+
+# --- outcomes that nobody knows
+
+
+@pytest.mark.req("F03")
+def test_a_mail_cut_after_its_data_is_held_told_and_never_sent_again(ferry, mail, tmp_path, connect):
+    leads = add_leads(ferry.database, 3)
+    batch = make_batch(
+        destinations=[email(BUYER)],
+        notify={"failure": ["ops@example.com"], "connection": "smtp_notices"},
+    )
+    claimed = ferry.rendered(batch)
+    mail.faults.cut = "before the answer"
+    with pytest.raises(OutcomeUnknownError):
+        ferry.deliver(claimed, "mail")
+    mail.faults.cut = None
+    for _ in range(3):
+        with pytest.raises(OutcomeUnknownError, match="may have arrived"):
+            ferry.deliver(claimed, "mail")
+    settled = ferry.settle(claimed)
+    assert settled.state is DeliveryState.HELD
+    assert waiting(ferry.database) == []
+    assert [to for to, _, _ in messages(mail)] == [BUYER]
+    with mail_receiver(tmp_path / "notices") as notices:
+        connect("smtp_notices", notices)
+        tell_failure(ferry.delivery(claimed), settled)
+        ((to, subject, text),) = messages(notices)
+    assert (to, subject) == ("ops@example.com", "Leadferry: Acme, daily: held")
+    assert "leadferry dispatch confirm|fail" in text
+    (dispatch,) = ledger.dispatches_to(ferry.database, claimed.delivery_id)
+    ended = ledger.resolve(
+        ferry.database, dispatch.id, DispatchState.FAILED, actor="jo", reason="Acme has no mail"
+    )
+    assert (ended.state, waiting(ferry.database)) == (DeliveryState.FAILED, leads)
+
+
+@pytest.mark.req("F03")
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_mail_of_unknown_outcome_does_not_keep_the_other_recipient_from_getting_theirs(ferry, mail, turn):
+    """Whichever of the two is first in line."""
+    add_leads(ferry.database)
+    people = ["first@acme.example", "second@acme.example"]
+    in_doubt, later = people[turn], people[1 - turn]
+    claimed = ferry.rendered(make_batch(destinations=[email(*people)]))
+    mail.faults.cut, mail.faults.rcpt = "before the answer", {later: "451 try again later"}
+    assert isinstance(ferry.try_to_deliver(claimed, "mail"), OutcomeUnknownError)
+    mail.faults.cut, mail.faults.rcpt = None, {}
+    assert isinstance(ferry.try_to_deliver(claimed, "mail"), OutcomeUnknownError)
+    assert sorted(ferry.dispatches()) == sorted([("mail", in_doubt, "unknown"), ("mail", later, "confirmed")])
+    assert [to for to, _, _ in messages(mail)] == [in_doubt, later]
+
+
+def test_a_sender_that_died_over_a_mail_leaves_it_to_a_person(ferry, mail):
+    add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[email(BUYER)]))
+    _dies_while_sending(ferry, claimed)
+    assert ferry.settle(claimed).state is DeliveryState.HELD
+    assert messages(mail) == []
+    assert ferry.dispatches() == [("mail", BUYER, "unknown")]
+
+
+def test_a_sender_that_died_over_a_file_is_looked_up_and_nothing_is_doubled(ferry, buyer_sftp):
+    add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[SFTP]))
+    _dies_while_sending(ferry, claimed)
+    assert ferry.deliver(claimed, "sftp") == 1
+    assert ferry.attempts() == [("sftp", 1, "ready", "interrupted"), ("sftp", 2, "confirmed", None)]
+
+
+def test_settling_looks_up_what_a_dead_sender_left_and_sends_nothing(ferry, buyer_sftp):
+    leads = add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[SFTP]))
+    _dies_while_sending(ferry, claimed)
+    assert ferry.settle(claimed).state is DeliveryState.FAILED
+    assert (list(buyer_sftp.root.iterdir()), waiting(ferry.database)) == ([], leads)
+
+
+def _dies_while_sending(ferry, claimed):
+    """All that a killed sender leaves in the store: the intent."""
+    parcel = ledger.dispatches_to(ferry.database, claimed.delivery_id)
+    ledger.begin_sending(ferry.database, parcel, lease=_an_hour())
+
+
+def _an_hour():
+    from datetime import timedelta
+
+    return timedelta(hours=1)
+
+
+# --- the worst error counts
+
+
+def test_the_error_that_needs_a_person_most_is_the_one_that_is_raised(ferry, mail):
+    add_leads(ferry.database)
+    people = ["later@acme.example", "never@acme.example"]
+    mail.faults.rcpt = {people[0]: "451 later", people[1]: "550 no such user"}
+    claimed = ferry.rendered(make_batch(destinations=[email(*people)]))
+    error = ferry.try_to_deliver(claimed, "mail")
+    assert isinstance(error, MessageRefusedError)
+    assert not error.retry
+
+
+def test_what_never_existed_cannot_be_delivered(ferry, inbox):
+    with pytest.raises(NoSuchPathError):
+        add_leads(ferry.database)
+        claimed = ferry.rendered(make_batch(destinations=[blocked(inbox)]))
+        ferry.deliver(claimed, "drop")
+
+
+# --- an answer that got lost at a destination that can be asked
+
+
+@pytest.mark.req("F03")
+def test_a_lost_answer_is_asked_for_again_where_the_destination_can_be_asked(ferry, inbox, monkeypatch):
+    from leadferry.destinations.folder import FolderSession
+
+    add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[folder(inbox)]))
+    published = FolderSession.send
+
+    def answers_nothing(session, parcel):
+        published(session, parcel)
+        raise OutcomeUnknownError("the answer got lost")
+
+    monkeypatch.setattr(FolderSession, "send", answers_nothing)
+    with pytest.raises(TransferInterruptedError, match="the next try asks"):
+        ferry.deliver(claimed, "drop")
+    assert ferry.dispatches() == [("drop", "", "sending")]
+    assert ferry.deliver(claimed, "drop") == 1
+    assert len(list(inbox.iterdir())) == 1
+    assert ferry.settle(claimed).state is DeliveryState.DELIVERED
