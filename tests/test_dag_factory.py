@@ -193,6 +193,17 @@ def test_the_form_has_a_field_for_everything_that_a_person_may_ask_and_no_other(
     assert set(config.dag().params) == set(DeliverNow.model_fields)
 
 
+def test_the_form_is_open_at_once_and_says_what_the_choice_of_nothing_means(config):
+    params = config.dag().params
+
+    assert "section" not in params.get_param("limit").schema
+    assert params.get_param("order").schema["values_display"] == {"null": "as the batch says"}
+
+
+def test_there_is_nothing_to_backfill(config):
+    assert config.dag().allowed_run_types == {"scheduled", "manual", "operator_triggered"}
+
+
 # --- tasks -------------------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,9 @@ _PREFIX = "batch_"
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 """Fixed, so that a DAG is the same whenever it is built; the timetable departs from now on."""
 
+_RUN_TYPES = ["scheduled", "manual", "operator_triggered"]
+"""Not a backfill: what waits is delivered now or at the next departure; there is no past to deliver again."""
+
 _POOL_SLOTS = 4
 """Sessions that one destination host gets at once unless an operator changes the pool."""
 
@@ -56,6 +59,7 @@ def batch_dag(batch: Batch) -> Iterator[DAG]:
         start_date=_START,
         catchup=False,
         max_active_runs=4,
+        allowed_run_types=_RUN_TYPES,  # type: ignore[arg-type] # Airflow makes its enum of the names
         tags={"leadferry", f"recipient:{batch.recipient.id}", *batch.tags},
         params=_params(),
         is_paused_upon_creation=not batch.enabled,
@@ -135,10 +139,8 @@ def _params() -> dict[str, Param]:
 
 
 def _form_field(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Put words to a field; without `section`, because Airflow folds up every section that a DAG names itself."""
     about = DeliverNow.model_fields[name]
-    return {
-        **schema,
-        "title": about.title,
-        "description": about.description,
-        "section": "Deliver pending leads now",
-    }
+    # Airflow shows the choice of nothing as "null".
+    shown = {"values_display": {"null": "as the batch says"}} if None in schema.get("enum", ()) else {}
+    return {**schema, **shown, "title": about.title, "description": about.description}

@@ -132,10 +132,9 @@ def _trigger() -> Any:
     from leadferry.delivery.params import DeliverNow
 
     run = _run()
-    by_hand = run.run_type == "manual"
     return Trigger(
         run_id=run.run_id,
         departs_at=run.run_after,
-        params=DeliverNow.parse(get_current_context()["params"]) if by_hand else DeliverNow(),
-        actor=(run.triggering_user_name or "unknown") if by_hand else None,
+        params=DeliverNow.parse(get_current_context()["params"]),
+        actor=None if run.run_type == "scheduled" else run.triggering_user_name or "unknown",
     )
