@@ -60,3 +60,12 @@ def test_a_lead_is_never_deleted(database):
         connection.execute(text("INSERT INTO lead (flow, fields) VALUES ('f', '{}')"))
     with pytest.raises(StoreError, match="rows of lead are never deleted"), database.transaction() as connection:
         connection.execute(text("DELETE FROM lead"))
+
+
+def test_any_client_may_insert_leads_whatever_its_search_path(database, store_url):
+    import psycopg
+
+    with psycopg.connect(store_url) as client:
+        client.execute("INSERT INTO leadferry.lead (flow, fields) VALUES ('auto', '{}')")
+    with database.transaction() as connection:
+        assert 1 == connection.scalar(text("SELECT count(*) FROM arrival"))

@@ -54,7 +54,9 @@ class EmbeddedPostgres:
     def drop_database(self, name: str) -> None:
         """Drop the database and whoever is connected to it."""
         with self._connect() as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
 
     def restart(self, *, crash: bool = False) -> None:
         """Stop and start again; with `crash` like a power cut: every connection and transaction is lost."""
@@ -88,7 +90,9 @@ class EmbeddedPostgres:
     def _apply_settings(self) -> bool:
         """Write the settings unless they are in force; tell whether a restart is needed."""
         with self._connect() as connection:
-            rows = connection.execute("SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'")
+            rows = connection.execute(
+                "SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'"
+            )
             if {row[0] for row in rows} >= set(SETTINGS):
                 return False
             for name, value in SETTINGS.items():

@@ -203,7 +203,8 @@ INSERT INTO state_move VALUES
     ('dispatch', 'unknown', 'confirmed'), ('dispatch', 'unknown', 'failed');
 
 -- Every inserted lead is offered to the queues, whoever inserted it and by whichever client: set by set, not row by row.
-CREATE FUNCTION offer_new_leads() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION offer_new_leads() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
 BEGIN
     INSERT INTO arrival SELECT id, flow, received_at FROM new_leads;
     RETURN NULL;
@@ -211,7 +212,8 @@ END $$;
 CREATE TRIGGER offer_new_leads AFTER INSERT ON lead
     REFERENCING NEW TABLE AS new_leads FOR EACH STATEMENT EXECUTE FUNCTION offer_new_leads();
 
-CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION 'leadferry: rows of % are never %', TG_TABLE_NAME, TG_ARGV[0] USING ERRCODE = 'LF001';
 END $$;
@@ -228,7 +230,8 @@ CREATE TRIGGER never_emptied BEFORE TRUNCATE ON file EXECUTE FUNCTION refuse_cha
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit EXECUTE FUNCTION refuse_change('emptied');
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON batch_config EXECUTE FUNCTION refuse_change('emptied');
 
-CREATE FUNCTION refuse_move() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_move() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM state_move
                    WHERE thing = TG_TABLE_NAME AND source = OLD.state::text AND target = NEW.state::text) THEN
@@ -243,7 +246,8 @@ CREATE TRIGGER allowed_move BEFORE UPDATE OF state ON dispatch
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION refuse_move();
 
 -- A lot goes from the queue into a delivery and, should that fail, back; never from one delivery into another.
-CREATE FUNCTION refuse_theft() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_theft() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
 BEGIN
     IF NEW.delivery_id IS NOT NULL
        OR EXISTS (SELECT FROM delivery WHERE id = OLD.delivery_id AND state IN ('delivered', 'partial')) THEN
@@ -256,7 +260,8 @@ CREATE TRIGGER belongs_to_one_delivery BEFORE UPDATE OF delivery_id ON lot
     FOR EACH ROW WHEN (OLD.delivery_id IS NOT NULL AND OLD.delivery_id IS DISTINCT FROM NEW.delivery_id)
     EXECUTE FUNCTION refuse_theft();
 
-CREATE FUNCTION settle_adds_up() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION settle_adds_up() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
 DECLARE
     included_leads bigint;
     withheld_leads bigint;
