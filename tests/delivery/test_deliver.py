@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,7 +13,6 @@ from leadferry.delivery.notices import tell_failure
 from leadferry.errors import (
     DeliveryError,
     MessageRefusedError,
-    NoSuchPathError,
     OutcomeUnknownError,
     QuotaError,
     StoreError,
@@ -21,9 +21,11 @@ from leadferry.errors import (
 )
 from leadferry.states import DeliveryState, DispatchState
 from leadferry.store import ledger
+from servers.sftp import receiver as sftp_receiver
 from servers.smtp import receiver as mail_receiver
 
 BUYER = "leads@acme.example"
+LEASE = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -101,9 +103,7 @@ def test_what_failed_is_tried_again_and_every_attempt_is_recorded(ferry, buyer_s
 
 
 def test_an_attempt_that_cannot_even_connect_is_recorded_too(ferry, connect, tmp_path):
-    from servers import sftp
-
-    with sftp.receiver(tmp_path / "sftp") as server:
+    with sftp_receiver(tmp_path / "sftp") as server:
         connect("buyer_sftp", server)
     add_leads(ferry.database)
     claimed = ferry.rendered(make_batch(destinations=[SFTP]))
@@ -118,7 +118,7 @@ def test_of_one_that_fails_and_one_that_confirms_only_the_failed_one_is_tried_ag
     settled = ferry.carry(batch)
     assert (settled.state, settled.reason, settled.returned) == (
         DeliveryState.PARTIAL,
-        "bad: no_such_path",
+        "bad: conflict",
         0,
     )
     assert waiting(ferry.database) == []
@@ -127,7 +127,7 @@ def test_of_one_that_fails_and_one_that_confirms_only_the_failed_one_is_tried_ag
     assert [ferry.deliver(again, one) for one in ("good", "bad")] == [1, 1]
     assert ferry.settle(again).state is DeliveryState.DELIVERED
     assert ferry.attempts() == [
-        ("bad", 1, "failed", "no_such_path"),
+        ("bad", 1, "failed", "conflict"),
         ("bad", 2, "confirmed", None),
         ("good", 1, "confirmed", None),
     ]
@@ -136,7 +136,7 @@ def test_of_one_that_fails_and_one_that_confirms_only_the_failed_one_is_tried_ag
 
 @pytest.mark.req("R170")
 def test_leads_of_a_delivery_that_failed_are_back_in_their_old_place(ferry, inbox):
-    older = add_leads(ferry.database, 3)
+    older = add_leads(ferry.database, 3, received_at=datetime(2026, 1, 1, tzinfo=UTC))
     batch = make_batch(destinations=[blocked(inbox)])
     settled = ferry.carry(batch)
     assert (settled.state, settled.returned) == (DeliveryState.FAILED, 3)
@@ -156,7 +156,7 @@ def test_a_run_that_is_cleared_after_its_delivery_failed_delivers_the_leads_once
     inbox.unlink()
     with pytest.raises(StoreError, match="is failed and can go no further"):
         ledger.begin_sending(
-            ferry.database, ledger.dispatches_to(ferry.database, failed.delivery_id), lease=None
+            ferry.database, ledger.dispatches_to(ferry.database, failed.delivery_id), lease=LEASE
         )
     assert ferry.carry(batch).state is DeliveryState.DELIVERED
     assert len(list(inbox.iterdir())) == 1
@@ -261,13 +261,7 @@ def test_settling_looks_up_what_a_dead_sender_left_and_sends_nothing(ferry, buye
 def _dies_while_sending(ferry, claimed):
     """All that a killed sender leaves in the store: the intent."""
     parcel = ledger.dispatches_to(ferry.database, claimed.delivery_id)
-    ledger.begin_sending(ferry.database, parcel, lease=_an_hour())
-
-
-def _an_hour():
-    from datetime import timedelta
-
-    return timedelta(hours=1)
+    ledger.begin_sending(ferry.database, parcel, lease=LEASE)
 
 
 # --- the worst error counts
@@ -281,34 +275,3 @@ def test_the_error_that_needs_a_person_most_is_the_one_that_is_raised(ferry, mai
     error = ferry.try_to_deliver(claimed, "mail")
     assert isinstance(error, MessageRefusedError)
     assert not error.retry
-
-
-def test_what_never_existed_cannot_be_delivered(ferry, inbox):
-    with pytest.raises(NoSuchPathError):
-        add_leads(ferry.database)
-        claimed = ferry.rendered(make_batch(destinations=[blocked(inbox)]))
-        ferry.deliver(claimed, "drop")
-
-
-# --- an answer that got lost at a destination that can be asked
-
-
-@pytest.mark.req("F03")
-def test_a_lost_answer_is_asked_for_again_where_the_destination_can_be_asked(ferry, inbox, monkeypatch):
-    from leadferry.destinations.folder import FolderSession
-
-    add_leads(ferry.database)
-    claimed = ferry.rendered(make_batch(destinations=[folder(inbox)]))
-    published = FolderSession.send
-
-    def answers_nothing(session, parcel):
-        published(session, parcel)
-        raise OutcomeUnknownError("the answer got lost")
-
-    monkeypatch.setattr(FolderSession, "send", answers_nothing)
-    with pytest.raises(TransferInterruptedError, match="the next try asks"):
-        ferry.deliver(claimed, "drop")
-    assert ferry.dispatches() == [("drop", "", "sending")]
-    assert ferry.deliver(claimed, "drop") == 1
-    assert len(list(inbox.iterdir())) == 1
-    assert ferry.settle(claimed).state is DeliveryState.DELIVERED

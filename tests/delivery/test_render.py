@@ -1,0 +1,136 @@
+"""The second step: files complete, hashed, the same each time, and what cannot be mapped is kept back."""
+
+import csv
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from batches import add_leads, carried, folder, kept_back, make_batch
+from leadferry.archive import Archive
+from leadferry.delivery.render import render
+from leadferry.errors import StoreError
+from leadferry.store.database import Database
+
+ODD = [
+    'say "hi"',
+    "two\nlines",
+    "cr\r\nlf",
+    "a,b;c\td",
+    "back\\slash",
+    "50 % off %s %(x)s",
+    "日本 🚢 é",
+    " padded ",
+    "\\.",
+]
+
+
+def archived(ferry, file):
+    return Path(str(ferry.archive.root)) / file.archive_key
+
+
+def test_the_file_holds_the_included_leads_in_order_and_is_what_the_ledger_says(ferry):
+    leads = add_leads(ferry.database, 5)
+    claimed = ferry.extract(make_batch(select={"order": "newest"}))
+    (file,) = ferry.render(claimed)
+    content = archived(ferry, file).read_bytes()
+    assert (file.sha256, file.size, file.rows) == (hashlib.sha256(content).hexdigest(), len(content), 5)
+    assert file.name == "acme_1.csv"
+    assert [row["Lead"] for row in csv.DictReader(content.decode().splitlines())] == [
+        str(one) for one in leads[::-1]
+    ]
+
+
+def test_rendering_twice_returns_the_same_file_and_renders_nothing(ferry):
+    add_leads(ferry.database, 5)
+    claimed = ferry.extract(make_batch())
+    first = ferry.render(claimed)
+    archived(ferry, first[0]).unlink()
+    assert ferry.render(claimed) == first
+    assert not archived(ferry, first[0]).exists()
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest", "random"])
+def test_i3_a_delivery_that_is_rendered_again_has_the_same_bytes(ferry, tmp_path, order):
+    """As after a crash before the ledger knew of the file: the whole step is done again."""
+    add_leads(ferry.database, 50)
+    claimed = ferry.extract(make_batch(select={"order": order}))
+    copy = _copy_of_the_store(ferry.database)
+    (one,) = ferry.render(claimed)
+    (other,) = render(copy, Archive(str(tmp_path / "another archive")), claimed.delivery_id)
+    assert one.sha256 == other.sha256
+
+
+def test_odd_text_arrives_as_it_was(ferry):
+    for value in ODD:
+        add_leads(ferry.database, fields={"note": value})
+    claimed = ferry.extract(make_batch(fields=[{"to": "Note", "from": "note"}, {"to": "Lead", "from": "id"}]))
+    (file,) = ferry.render(claimed)
+    with archived(ferry, file).open(newline="", encoding="utf-8") as stored:
+        found = {row["Note"] for row in csv.DictReader(stored)}
+    assert found == set(ODD)
+
+
+def test_several_files_are_rendered_from_the_same_leads(ferry):
+    add_leads(ferry.database, 3)
+    files = [
+        {"id": kind, "name": f"leads.{kind}", "format": {"type": kind}} for kind in ("csv", "json", "ndjson")
+    ]
+    stored = ferry.render(ferry.extract(make_batch(files=files)))
+    assert [(one.key, one.rows) for one in stored] == [("csv", 3), ("json", 3), ("ndjson", 3)]
+
+
+def test_leads_that_a_field_cannot_handle_are_withheld_before_a_byte_is_written(ferry):
+    good = add_leads(ferry.database, fields={"phone": "5046218927"})
+    bad = add_leads(ferry.database, fields={"phone": "none"})
+    phone = {
+        "to": "Phone",
+        "from": "phone",
+        "transform": [{"phone": {"region": "US"}}],
+        "on_error": "withhold",
+    }
+    claimed = ferry.extract(make_batch(fields=[phone, {"to": "Lead", "from": "id"}]))
+    (file,) = ferry.render(claimed)
+    found = ferry.delivery(claimed)
+    assert (found.included, found.withheld, file.rows) == (1, 1, 1)
+    assert carried(ferry.database, claimed.delivery_id) == good
+    assert list(kept_back(ferry.database, claimed.delivery_id)) == bad
+
+
+def test_i3_bytes_that_changed_in_the_archive_are_not_sent(ferry, tmp_path):
+    add_leads(ferry.database, 3)
+    claimed = ferry.extract(make_batch(destinations=[folder(tmp_path / "inbox")]))
+    (file,) = ferry.render(claimed)
+    archived(ferry, file).write_bytes(b"tampered with")
+    with pytest.raises(StoreError, match="has changed since it was rendered; it is not sent"):
+        ferry.deliver(claimed, "drop")
+    assert not list((tmp_path / "inbox").glob("*"))
+
+
+def test_a_file_that_is_gone_from_the_archive_is_told_and_the_leads_go_back(ferry, tmp_path):
+    add_leads(ferry.database, 3)
+    claimed = ferry.rendered(make_batch(destinations=[folder(tmp_path / "inbox")]))
+    shutil.rmtree(str(ferry.archive.root))
+    with pytest.raises(StoreError, match="has no file acme/1/"):
+        ferry.deliver(claimed, "drop")
+    assert ferry.settle(claimed).returned == 3
+
+
+def test_nothing_unfinished_stays_in_the_archive(ferry):
+    add_leads(ferry.database, 3)
+    (file,) = ferry.render(ferry.extract(make_batch()))
+    found = [path for path in Path(str(ferry.archive.root)).rglob("*") if path.is_file()]
+    assert found == [archived(ferry, file)]
+
+
+def _copy_of_the_store(database):
+    """A second store with the same rows; the first one's connections are closed between transactions."""
+    url = database.engine.url
+    name = f"{url.database}_copy"
+    maintenance = Database(url.set(database="postgres").render_as_string(hide_password=False))
+    with maintenance.session() as connection:
+        connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
+        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{url.database}"'))
+    return Database(url.set(database=name).render_as_string(hide_password=False))
