@@ -258,6 +258,20 @@ def test_settling_looks_up_what_a_dead_sender_left_and_sends_nothing(ferry, buye
     assert (list(buyer_sftp.root.iterdir()), waiting(ferry.database)) == ([], leads)
 
 
+def test_other_bytes_under_the_name_after_a_crash_are_left_to_a_person(ferry, buyer_sftp):
+    """Otherwise the delivery could neither go on nor end: only the recipient knows whether ours was there before."""
+    leads = add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[SFTP]))
+    _dies_while_sending(ferry, claimed)
+    (buyer_sftp.root / "acme_1.csv").write_text("somebody else's")
+    settled = ferry.settle(claimed)
+    assert (settled.state, settled.reason) == (DeliveryState.HELD, "sftp: conflict")
+    (dispatch,) = ledger.dispatches_to(ferry.database, claimed.delivery_id)
+    ledger.resolve(ferry.database, dispatch.id, DispatchState.FAILED, actor="jo", reason="never arrived")
+    assert waiting(ferry.database) == leads
+    assert (buyer_sftp.root / "acme_1.csv").read_text() == "somebody else's"
+
+
 def _dies_while_sending(ferry, claimed):
     """All that a killed sender leaves in the store: the intent."""
     parcel = ledger.dispatches_to(ferry.database, claimed.delivery_id)

@@ -23,6 +23,7 @@ from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, R
 from leadferry.errors import (
     DeliveryError,
     LeadferryError,
+    NameConflictError,
     OutcomeUnknownError,
     StoreUnavailableError,
     TransferInterruptedError,
@@ -129,7 +130,10 @@ class _Sender:
         for dispatches in self.parcels():
             if _any(dispatches, DispatchState.SENDING):
                 with ledger.sole_sender(self.database, dispatches[0].parcel_key):
-                    self._look_up(self._current(dispatches[0].parcel_key))
+                    current = self._current(dispatches[0].parcel_key)
+                    # A sender that was alive after all may have ended it while we waited for our turn.
+                    if _any(current, DispatchState.SENDING):
+                        self._look_up(current)
 
     def _current(self, parcel_key: str) -> list[Dispatch]:
         return next(found for found in self.parcels() if found[0].parcel_key == parcel_key)
@@ -168,7 +172,8 @@ class _Sender:
         parcel = self._parcel(dispatches, attempt=number)
         try:
             receipt = self.session().find(parcel)
-        except OutcomeUnknownError as error:
+        except (OutcomeUnknownError, NameConflictError) as error:
+            # Other bytes under the name: ours never arrived, or were replaced since. Only the recipient knows.
             self._record(dispatches, DispatchState.UNKNOWN, number=number, error=error)
         else:
             if receipt is not None:
