@@ -3,14 +3,16 @@
 import codecs
 import csv
 import io
+from datetime import datetime
 
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contracts.format_contract import NASTY, FormatContract, context, frame, nasty, written
+from contracts.format_contract import NASTY, TYPED, FormatContract, context, frame, nasty, written
 from leadferry.errors import RenderError
 from leadferry.formats.csv import Csv
 
@@ -281,8 +283,6 @@ def test_without_quotes_a_value_that_needs_them_fails_the_file():
 
 
 def test_numbers_by_type_stay_unquoted_when_only_text_is_quoted():
-    import polars as pl
-
     leads = pl.DataFrame({"zip": ["02138", None], "price": [12.5, None]})
     assert written(Csv(quoting="non_numeric"), leads) == b'"zip","price"\r\n"02138",12.5\r\n,\r\n'
 
@@ -306,11 +306,104 @@ def test_numbers_by_type_stay_unquoted_when_only_text_is_quoted():
         {"null": "\u2013", "encoding": "ascii"},
         {"line_ending": "\n"},
         {"quoting": "some"},
+        {"escape": "none"},
+        {"escape": "backslash", "quote": "\\"},
+        {"escape": "backslash", "delimiter": "\\"},
+        {"decimal_mark": "'"},
+        {"decimal_mark": ",", "quoting": "never"},
+        {"date_format": "%Q"},
+        {"date_format": "%d.%m.%Y %H:%M"},
+        {"date_format": "today"},
+        {"datetime_format": "%H:%M:%f"},
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(wrong):
     with pytest.raises(ValidationError):
         Csv(**wrong)
+
+
+BACKSLASHED = frame(a=['say "hi"', "back\\slash", "a,b", "\\N", None], b=["x\ny", "", "=1", None, "1"])
+
+
+@pytest.mark.req("R075")
+@pytest.mark.parametrize(
+    ("wanted", "golden"),
+    [
+        (
+            {"null": r"\N"},
+            'a,b\r\n"say \\"hi\\"","x\ny"\r\n"back\\\\slash",""\r\n"a,b",=1\r\n"\\\\N",\\N\r\n\\N,1\r\n',
+        ),
+        (
+            {"quoting": "all", "header": False},
+            '"say \\"hi\\"","x\ny"\r\n"back\\\\slash",""\r\n"a,b","=1"\r\n"\\\\N",\r\n,"1"\r\n',
+        ),
+        (
+            {"quoting": "never", "null": r"\N", "line_ending": "lf"},
+            'a,b\nsay "hi",x\\\ny\nback\\\\slash,\na\\,b,=1\n\\\\N,\\N\n\\N,1\n',
+        ),
+    ],
+)
+def test_with_backslashes_every_setting_is_right_to_the_byte(wanted, golden):
+    wanted = Csv(escape="backslash", spreadsheet_safe=False, **wanted)
+    assert written(wanted, BACKSLASHED[:2], BACKSLASHED[2:]).decode() == golden
+
+
+@pytest.mark.req("R075")
+@pytest.mark.parametrize("quoting", ["minimal", "all", "non_numeric"])
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_nasty_values_read_back_with_backslashes(quote, quoting):
+    wanted = Csv(escape="backslash", quote=quote, quoting=quoting, spreadsheet_safe=False)
+    back = rows(written(wanted, nasty()).decode(), quotechar=quote, escapechar="\\", doublequote=False)
+    assert [value for _, value in back[1:]] == [value or "" for value in NASTY]
+
+
+@pytest.mark.req("R075")
+def test_nasty_values_read_back_without_quotes_where_a_backslash_escapes():
+    text = written(Csv(escape="backslash", quoting="never", spreadsheet_safe=False), nasty()).decode()
+    back = rows(text, quoting=csv.QUOTE_NONE, escapechar="\\")
+    assert [value for _, value in back[1:]] == [value or "" for value in NASTY]
+
+
+@pytest.mark.parametrize("escape", ["double", "backslash"])
+@pytest.mark.parametrize("quoting", ["minimal", "all", "non_numeric"])
+def test_typed_columns_are_the_same_text_whatever_the_escape(escape, quoting):
+    wanted = Csv(escape=escape, quoting=quoting)
+    dialect = {"escapechar": "\\", "doublequote": False} if escape == "backslash" else {}
+    back = rows(written(wanted, TYPED).decode(), **dialect)
+    as_before = rows(written(Csv(), TYPED.select(pl.exclude("day", "moment", "clock"))).decode())
+    assert [one[:5] + one[8:] for one in back] == as_before
+    assert [one[5:8] for one in back[1:]] == [
+        ["2026-01-31", "2026-01-31T12:30:00.000000+0000", "09:30:00.000000000"],
+        ["", "", ""],
+    ]
+
+
+@pytest.mark.req("F14")
+@pytest.mark.parametrize("escape", ["double", "backslash"])
+def test_decimal_mark_and_date_formats_are_for_values_by_type(escape):
+    leads = TYPED.select("fraction", "money", "whole", "day", "moment").with_columns(text=pl.lit("1.5"))
+    wanted = Csv(
+        escape=escape,
+        delimiter=";",
+        decimal_mark=",",
+        date_format="%d.%m.%y",
+        datetime_format="%d %b %Y %H:%M %:z",
+        header=False,
+    )
+    assert written(wanted, leads[:1]) == b"1,5;12,30;1;31.01.26;31 Jan 2026 12:30 +00:00;1.5\r\n"
+    assert rows(written(wanted.model_copy(update={"delimiter": ","}), leads[:1]).decode())[0][:3] == [
+        "1,5",
+        "12,30",
+        "1",
+    ]
+
+
+def test_moments_without_a_zone_cannot_tell_it():
+    leads = pl.DataFrame({"a": [datetime(2026, 1, 31, 12, 30)]})  # noqa: DTZ001 - it has no zone on purpose
+    assert written(Csv(datetime_format="%F %R"), leads) == b"a\r\n2026-01-31 12:30\r\n"
+    assert written(Csv(), leads) == b"a\r\n2026-01-31T12:30:00.000000\r\n"
+    with pytest.raises(RenderError, match="column 'a' holds moments without a zone"):
+        written(Csv(datetime_format="%F %R %z"), leads)
 
 
 @pytest.mark.parametrize("name", DELIMITERS)

@@ -52,6 +52,32 @@ def from_pandas_xlsx(data):
     return pd.read_excel(io.BytesIO(data), dtype=str, keep_default_na=False).to_dict("records")
 
 
+def from_fixed_width(data):
+    with SAMPLES.open(newline="", encoding="utf-8") as samples:
+        names = next(csv.reader(samples))
+    lines = data.decode().splitlines()
+    return [
+        {name: line[place * 60 : place * 60 + 60].rstrip() for place, name in enumerate(names)}
+        for line in lines
+    ]
+
+
+def from_name_value(data):
+    leads = data.decode().split("\r\n\r\n")
+    return [dict(line.split("=", 1) for line in lead.splitlines()) for lead in leads]
+
+
+def from_parquet(data):
+    return pl.read_parquet(io.BytesIO(data)).to_dicts()
+
+
+def from_pyarrow(data):
+    parquet = pytest.importorskip(
+        "pyarrow.parquet", reason="the reader of others for Parquet: pip install pyarrow"
+    )
+    return parquet.read_table(io.BytesIO(data)).to_pylist()
+
+
 READERS = [
     ("csv", from_csv),
     ("csv", from_pandas),
@@ -60,7 +86,15 @@ READERS = [
     ("json", from_json),
     ("ndjson", from_ndjson),
     ("xml", from_xml),
+    ("fixed_width", from_fixed_width),
+    ("name_value", from_name_value),
+    ("parquet", from_parquet),
+    ("parquet", from_pyarrow),
 ]
+KINDS = ["csv", "fixed_width", "json", "name_value", "ndjson", "parquet", "xlsx", "xml"]
+EXTENSIONS = {"fixed_width": "txt", "name_value": "txt"}
+COLUMNS = {"fixed_width": {"columns": [{"name": "a", "width": 60}]}}
+"""What a format cannot do without."""
 
 
 @pytest.mark.req("R005")
@@ -69,32 +103,34 @@ READERS = [
 def test_the_same_leads_read_back_as_the_same_records(kind, read, count):
     with SAMPLES.open(newline="", encoding="utf-8") as samples:
         records = list(csv.DictReader(samples))[:count]
-    wanted = TypeAdapter(Format).validate_python({"type": kind})
+    needed = {"columns": [{"name": name, "width": 60} for name in records[0]]} if kind in COLUMNS else {}
+    wanted = TypeAdapter(Format).validate_python({"type": kind} | needed)
     assert read(written(wanted, pl.DataFrame(records))) == records
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "ndjson", "xlsx", "xml"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in COLUMNS])
 def test_a_format_is_named_by_its_type_alone(kind):
     wanted = TypeAdapter(Format).validate_python({"type": kind})
-    assert (wanted.type, wanted.extension) == (kind, kind)
+    assert (wanted.type, wanted.extension) == (kind, EXTENSIONS.get(kind, kind))
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "ndjson", "xlsx", "xml"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_unknown_setting_is_refused(kind):
     with pytest.raises(ValidationError, match="extra"):
-        TypeAdapter(Format).validate_python({"type": kind, "colour": "red"})
+        TypeAdapter(Format).validate_python({"type": kind, "colour": "red"} | COLUMNS.get(kind, {}))
 
 
 def test_an_unknown_format_is_refused_with_those_there_are():
-    with pytest.raises(ValidationError, match="'csv', 'json', 'ndjson', 'xlsx', 'xml'"):
+    with pytest.raises(ValidationError, match=", ".join(f"'{kind}'" for kind in KINDS)):
         TypeAdapter(Format).validate_python({"type": "exel"})
 
 
 def test_reading_a_batch_file_loads_no_heavy_library():
     code = (
         "import sys; import leadferry.formats as f; from pydantic import TypeAdapter\n"
-        "for kind in ('csv', 'json', 'ndjson', 'xlsx', 'xml'):\n"
-        "    TypeAdapter(f.Format).validate_python({'type': kind}).problems(['a'])\n"
+        f"needed = {COLUMNS!r}\n"
+        f"for kind in {KINDS!r}:\n"
+        "    TypeAdapter(f.Format).validate_python({'type': kind} | needed.get(kind, {})).problems(['a'])\n"
         "print([m for m in ('polars', 'pandas', 'lxml', 'openpyxl', 'rustpy_xlsxwriter') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -122,7 +158,8 @@ def test_every_example_in_the_docs_is_a_format(page, example):
 def test_every_setting_stands_in_the_docs_and_no_other(page):
     (model,) = [one for one in get_args(get_args(Format)[0]) if one.model_fields["type"].default == page.stem]
     table = re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE)
-    assert table == [name for name in model.model_fields if name != "type"]
+    keys = [field.alias or name for name, field in model.model_fields.items()]
+    assert table == [key for key in keys if key != "type"]
 
 
 def test_the_large_example_of_the_xml_page_is_what_comes_out():

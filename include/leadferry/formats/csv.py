@@ -5,14 +5,14 @@ UTF-8 goes from polars to the file in blocks, without a step per lead; every oth
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+import re
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from leadferry.errors import RenderError
 from leadferry.formats.base import (
     FileContext,
     FormatBase,
@@ -22,12 +22,20 @@ from leadferry.formats.base import (
     refuse_bad_columns,
     text_columns,
 )
+from leadferry.formats.text import (
+    LINE_ENDINGS,
+    Encoding,
+    Unencodable,
+    codec_name,
+    encodable,
+    encoder,
+    fits,
+)
 
 if TYPE_CHECKING:
     import polars as pl
 
 _NAMED_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-_LINE_ENDINGS = {"crlf": "\r\n", "lf": "\n"}
 _QUOTE_STYLES: dict[str, Any] = {
     "minimal": "necessary",
     "all": "always",
@@ -35,8 +43,11 @@ _QUOTE_STYLES: dict[str, Any] = {
     "never": "never",
 }
 
-_NO_CHARACTER_SETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
-_ASCII = "".join(map(chr, range(128)))
+_DAY_CODES = frozenset(
+    ["%Y", "%y", "%m", "%-m", "%B", "%b", "%d", "%-d", "%e", "%j", "%A", "%a", "%G", "%V", "%u", "%F", "%%"]
+)
+_CLOCK_CODES = frozenset(["%H", "%-H", "%I", "%-I", "%M", "%S", "%p", "%z", "%:z", "%T", "%R"])
+_ISO = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%dT%H:%M:%S%.6f", "time": "%H:%M:%S%.9f"}
 
 _FORMULA = r"^\s*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
 """How text begins that spreadsheets run, the full-width signs of Japanese editions included.
@@ -59,15 +70,22 @@ def _one_ascii_character(value: str) -> str:
     return value
 
 
-def _known_codec(value: str) -> str:
-    try:
-        codec = codecs.lookup(value)
-        whole = codec.name not in _NO_CHARACTER_SETS and _ASCII.encode(value).decode(value) == _ASCII
-    except (LookupError, ValueError):
-        whole = False
-    if not whole:
-        raise ValueError(f"{value!r} is no text encoding; use for example utf-8, utf-8-sig, windows-1252")
-    return value
+def _known_codes(pattern: str, codes: frozenset[str]) -> str:
+    used = re.findall(r"%[-:]?.?", pattern)
+    for code in used:
+        if code not in codes:
+            raise ValueError(f"{code!r} is no date code here; there are {' '.join(sorted(codes))}")
+    if not used:
+        raise ValueError("has no date code; write for example %m/%d/%Y")
+    return pattern
+
+
+def _day_codes(pattern: str) -> str:
+    return _known_codes(pattern, _DAY_CODES)
+
+
+def _moment_codes(pattern: str) -> str:
+    return _known_codes(pattern, _DAY_CODES | _CLOCK_CODES)
 
 
 Character = Annotated[str, AfterValidator(_one_ascii_character)]
@@ -83,25 +101,39 @@ class Csv(FormatBase):
     delimiter: Annotated[Character, BeforeValidator(_character)] = Field(
         default=",", description="Between the values: one ASCII character, or comma, semicolon, tab, pipe."
     )
-    quote: Character = Field(default='"', description="Around values that need it; doubled inside them.")
+    quote: Character = Field(default='"', description="Around values that need it.")
     quoting: Literal["minimal", "all", "non_numeric", "never"] = Field(
         default="minimal",
         description=(
             "Which values are quoted: those that need it, all, those that are not numbers by type, or none"
-            " (then a value with a delimiter or a line break is an error)."
+            " (then a value with a delimiter or a line break is an error, unless escape is backslash)."
         ),
+    )
+    escape: Literal["double", "backslash"] = Field(
+        default="double",
+        description="How a quote inside a value is written: twice, or with a backslash before it (and before each \\).",
     )
     header: bool = Field(default=True, description="Whether the first line holds the fields' names.")
     line_ending: Literal["crlf", "lf"] = Field(default="crlf", description="RFC 4180 asks for crlf.")
-    encoding: Annotated[str, AfterValidator(_known_codec)] = Field(
+    encoding: Encoding = Field(
         default="utf-8",
         description="utf-8, utf-8-sig (with BOM), ascii, windows-1252, utf-16, any Python codec.",
     )
-    unencodable: Literal["fail", "replace", "transliterate"] = Field(
+    unencodable: Unencodable = Field(
         default="fail",
         description="For characters that the encoding lacks: fail, write ?, or write the nearest letters it has.",
     )
     null: str = Field(default="", description="Written where a lead has no value.")
+    decimal_mark: Literal[".", ","] = Field(
+        default=".",
+        description="In numbers by type; numbers that are text are written as their transforms left them.",
+    )
+    date_format: Annotated[str, AfterValidator(_day_codes)] | None = Field(
+        default=None, description="For dates by type, such as %m/%d/%Y; ISO 8601 when left out."
+    )
+    datetime_format: Annotated[str, AfterValidator(_moment_codes)] | None = Field(
+        default=None, description="For moments by type, such as %d.%m.%Y %H:%M; ISO 8601 when left out."
+    )
     spreadsheet_safe: bool = Field(
         default=True, description="Put an apostrophe before text that a spreadsheet would run as a formula."
     )
@@ -110,9 +142,13 @@ class Csv(FormatBase):
     def _signs_differ(self) -> Self:
         if self.delimiter == self.quote:
             raise ValueError("delimiter and quote must be different characters")
+        if self.escape == "backslash" and "\\" in (self.delimiter, self.quote):
+            raise ValueError("delimiter and quote must not be the backslash that escapes them")
+        if self.quoting == "never" and self.escape == "double" and self.delimiter == self.decimal_mark:
+            raise ValueError("without quotes, delimiter and decimal_mark must be different characters")
         if any(sign in self.null for sign in (self.delimiter, self.quote, "\r", "\n")):
             raise ValueError("null must not hold the delimiter, the quote or a line break")
-        if not _fits(self.null, self._codec):
+        if not fits(self.null, codec_name(self.encoding)):
             raise ValueError(f"null cannot be written in {self.encoding}")
         return self
 
@@ -120,10 +156,11 @@ class Csv(FormatBase):
         """See `FormatBase.problems`: labels are never changed, so they must be writable as they are."""
         if not self.header:
             return []
+        codec = codec_name(self.encoding)
         signs = (self.delimiter, "\r", "\n")
-        unwritable = [name for name in columns if not _fits(name, self._codec)]
+        unwritable = [name for name in columns if not fits(name, codec)]
         unquoted = [
-            name for name in columns if self.quoting == "never" and any(sign in name for sign in signs)
+            name for name in columns if self._has_no_way_for_signs and any(sign in name for sign in signs)
         ]
         return [f"field {name!r} cannot be written in {self.encoding}" for name in unwritable] + [
             f"field {name!r} needs quotes, and quoting is never" for name in unquoted
@@ -132,13 +169,18 @@ class Csv(FormatBase):
     def write(self, frames: Iterable[pl.DataFrame], out: BinaryIO, context: FileContext) -> None:
         """Write the frames; see `FormatBase.write`."""
         refuse_bad_columns(self, context)
-        mark, encode = self._encoder()
+        mark, encode = encoder(self.encoding)
         out.write(mark)
+        is_utf8 = codec_name(self.encoding) in {"utf-8", "utf-8-sig"}
+        steps = encodable(self.encoding, self.unencodable), self._harmless, self._told, self._unambiguous
         header = self.header
-        for frame in prepared(frames, context, self._encodable, self._harmless, self._unambiguous):
+        for frame in prepared(frames, context, *steps):
             block = BytesIO()
-            self._write_block(frame, block, header=header)
-            out.write(encode(block))
+            if self.escape == "double":
+                self._write_block(frame, block, header=header)
+            else:
+                self._write_escaped(frame, block, header=header)
+            out.write(block.getbuffer() if is_utf8 else encode(block.getvalue().decode()))
             header = False
 
     def _write_block(self, frame: pl.DataFrame, block: BytesIO, *, header: bool) -> None:
@@ -148,50 +190,66 @@ class Csv(FormatBase):
             separator=self.delimiter,
             quote_char=self.quote,
             quote_style=_QUOTE_STYLES[self.quoting],
-            line_terminator=_LINE_ENDINGS[self.line_ending],
+            line_terminator=LINE_ENDINGS[self.line_ending],
             null_value=self.null,
+            decimal_comma=self.decimal_mark == ",",
         )
 
-    @property
-    def _codec(self) -> str:
-        return codecs.lookup(self.encoding).name
-
-    def _encoder(self) -> tuple[bytes, Callable[[BytesIO], bytes | memoryview]]:
-        """Return the byte order mark, and what turns UTF-8 blocks into the file's bytes."""
-        if self._codec in ("utf-8", "utf-8-sig"):
-            return (codecs.BOM_UTF8 if self._codec == "utf-8-sig" else b""), BytesIO.getbuffer
-        # Python's utf-16 and utf-32 follow the machine's byte order; the same batch must give the same bytes anywhere.
-        marks = {"utf-16": codecs.BOM_UTF16_LE, "utf-32": codecs.BOM_UTF32_LE}
-        codec = f"{self._codec}-le" if self._codec in marks else self._codec
-        encoder = codecs.getincrementalencoder(codec)()
-        return marks.get(self._codec, b""), lambda block: encoder.encode(block.getvalue().decode())
-
-    def _encodable(self, frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
-        if self._codec.startswith("utf"):
-            return frame
-        for name, values in columns_where(
-            frame, lambda column: column.str.len_bytes() != column.str.len_chars()
-        ).items():
-            frame = self._encodable_column(frame, name, tally) if values else frame
-        return frame
-
-    def _encodable_column(self, frame: pl.DataFrame, name: str, tally: Tally) -> pl.DataFrame:
+    def _write_escaped(self, frame: pl.DataFrame, block: BytesIO, *, header: bool) -> None:
+        """Do what polars cannot: backslashes before quotes, or before delimiters where there are no quotes."""
         import polars as pl
 
-        values = frame[name].to_list()
-        wrong = [
-            row for row, value in enumerate(values) if value is not None and not _fits(value, self._codec)
-        ]
-        if not wrong:
-            return frame
-        if self.unencodable == "fail":
-            hint = "Set encoding: utf-8, or unencodable: replace or transliterate, or correct the leads"
-            tally.refused(name, len(wrong), f"cannot be written in {self.encoding}", hint=hint)
-            return frame
-        tally.changed(name, len(wrong), f"characters that {self.encoding} lacks {self.unencodable}d")
-        for row in wrong:
-            values[row] = _fitted(values[row], self._codec, transliterate=self.unencodable == "transliterate")
-        return frame.with_columns(pl.Series(name, values, dtype=pl.String))
+        labels = pl.DataFrame({name: [name] for name in frame.columns})
+        for part in (labels, frame) if header else (frame,):
+            cells = [self._escaped(name, dtype) for name, dtype in part.schema.items()]
+            lines = pl.concat_str(cells, separator=self.delimiter) + LINE_ENDINGS[self.line_ending]
+            block.writelines(line.encode() for line in part.select(line=lines)["line"].to_list())
+
+    def _escaped(self, name: str, dtype: pl.DataType) -> pl.Expr:
+        import polars as pl
+
+        value = pl.col(name).cast(pl.String)
+        if dtype.is_numeric():
+            value = value.str.replace(".", self.decimal_mark, literal=True)
+        # A null is never quoted here: \N outside of quotes is what databases read as null.
+        return self._quoted(value, is_number=dtype.is_numeric()).fill_null(pl.lit(self.null))
+
+    def _quoted(self, value: pl.Expr, *, is_number: bool) -> pl.Expr:
+        import polars as pl
+
+        if self.quoting == "never":
+            return value.str.replace_many({sign: f"\\{sign}" for sign in ("\\", self.delimiter, "\r", "\n")})
+        inside = value.str.replace_many({sign: f"\\{sign}" for sign in ("\\", self.quote)})
+        whole = pl.concat_str([pl.lit(self.quote), inside, pl.lit(self.quote)])
+        if self.quoting == "all" or (self.quoting == "non_numeric" and not is_number):
+            return whole
+        needed = value.str.contains_any(["\\", self.quote, self.delimiter, "\r", "\n"]) | (value == "")
+        return pl.when(needed).then(whole).otherwise(value)
+
+    @property
+    def _has_no_way_for_signs(self) -> bool:
+        """Whether a delimiter or a line break inside a value cannot be told from a real one."""
+        return self.quoting == "never" and self.escape == "double"
+
+    def _told(self, frame: pl.DataFrame, _: Tally) -> pl.DataFrame:
+        """Write dates, moments and times of day as text where polars would not write them as wanted."""
+        import polars as pl
+
+        texts = []
+        for name, dtype in frame.schema.items():
+            if isinstance(dtype, pl.Datetime):
+                zone = dtype.time_zone is not None
+                wanted = self.datetime_format or _ISO["datetime"] + ("%z" if zone else "")
+                if not zone and ("%z" in wanted or "%:z" in wanted):
+                    raise RenderError(
+                        f"column {name!r} holds moments without a zone, and datetime_format asks for it"
+                    )
+            elif dtype in (pl.Date, pl.Time):
+                wanted = (self.date_format if dtype == pl.Date else None) or _ISO[str(dtype).lower()]
+            else:
+                continue
+            texts.append(pl.col(name).dt.to_string(wanted))
+        return frame.with_columns(texts) if texts else frame
 
     def _harmless(self, frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
         import polars as pl
@@ -212,8 +270,8 @@ class Csv(FormatBase):
         import polars as pl
 
         signs = [self.delimiter, "\r", "\n"]
-        if self.quoting == "never":
-            hint = "Set quoting: minimal, or another delimiter"
+        if self._has_no_way_for_signs:
+            hint = "Set quoting: minimal, escape: backslash, or another delimiter"
             for name, values in columns_where(frame, lambda column: column.str.contains_any(signs)).items():
                 tally.refused(name, values, "need quotes, and quoting is never", hint=hint)
         if frame.width > 1 or self.null:
@@ -229,35 +287,3 @@ class Csv(FormatBase):
 def _runs(column: pl.Expr) -> pl.Expr:
     """Say of each text whether a spreadsheet would run it, and could do harm."""
     return column.str.contains(_FORMULA) & ~column.str.contains(_NUMBER)
-
-
-def _fits(text: str, codec: str) -> bool:
-    try:
-        text.encode(codec)
-    except UnicodeError:
-        return False
-    return True
-
-
-def _fitted(text: str, codec: str, *, transliterate: bool) -> str:
-    """Return the text with only characters that the codec has."""
-    import unicodedata
-
-    if not transliterate:
-        return "".join(one if _fits(one, codec) else "?" for one in text)
-    # Composed first: `e` + combining accent is one letter that Windows-1252 has.
-    return "".join(map(partial(_nearest, codec=codec), unicodedata.normalize("NFC", text)))
-
-
-def _nearest(one: str, *, codec: str) -> str:
-    """Return the nearest letters that the codec has; `?` where there are none, so that nothing vanishes."""
-    import unicodedata
-
-    from anyascii import anyascii
-
-    if _fits(one, codec):
-        return one
-    if unicodedata.combining(one):
-        return ""  # an accent whose letter stays
-    near = anyascii(one)
-    return near if near and _fits(near, codec) else "?"
