@@ -165,7 +165,9 @@ def _first_fill(
     if received_from is not None:
         found = found.where(lead.c.received_at >= received_from)
     lot_id = _new_lot(connection, batch_no)
-    entries = found.add_columns(literal(lot_id))
+    # Sorted, so that all is found before the first is written: should the planner scan the queue for each lead
+    # (it was empty when last looked at), it must not scan what this very statement adds to it.
+    entries = found.add_columns(literal(lot_id)).order_by(lead.c.id)
     names = ["batch_no", "lead_id", "received_at", "lot_id"]
     connection.execute(insert(queue_entry).from_select(names, entries))
     _close_lot(connection, lot_id)
