@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import textwrap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,20 +48,6 @@ def write_batch(config: Path, batch_id: str, **keys) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(batch_file(**keys), sort_keys=False))
     return file
-
-
-def python(code: str, *arguments: str, **variables: str) -> str:
-    """Run code in a Python of its own and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @dataclass
@@ -114,7 +99,9 @@ class AirflowHome:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
                 f"postgresql+psycopg2://postgres@/{self.metadata}?host={socket_folder}"
             ),
-            "PYTHONPATH": str(self.folder / "python"),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(self.folder / "python"), os.environ.get("PYTHONPATH")])
+            ),
         }
         made = environment(
             self.workspace,
@@ -141,6 +128,21 @@ class AirflowHome:
             check=False,
             timeout=180,
         )
+
+    def leadferry(self, *arguments: str) -> str:
+        """Run `leadferry …` and return what it printed."""
+        command = [str(Path(sys.executable).parent / "leadferry"), *arguments]
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def dags_test(self, batch_id: str, **conf) -> subprocess.CompletedProcess:
         """Run `airflow dags test batch_<id>`, with the conf as JSON."""

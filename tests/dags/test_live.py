@@ -1,0 +1,375 @@
+"""Batches through a real Airflow (scheduler, dag-processor, api-server, LocalExecutor): what must go well, what must
+fail in the right way, and that no lead's data is left behind in Airflow (I7).
+
+All runs happen once, side by side; the tests look at what they left.
+"""
+
+import csv
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from batches import add_leads, execute, rows, scalars, waiting
+from leadferry.local.airflow import ENDED, AirflowApi
+from leadferry.local.processes import Processes
+from servers.sftp import receiver
+
+from .airflow_home import COMPONENTS, AirflowHome
+
+CANARY = f"canary{secrets.token_hex(6)}"
+"""Stands in every value of every lead."""
+
+PASSWORD, WRONG_PASSWORD = f"pw-{secrets.token_hex(8)}", f"wrong-{secrets.token_hex(8)}"
+
+COLUMNS = ("email", "name", "amount", "note")
+
+CUTS = 2
+"""How often the connection to `sftp_cut` breaks before it holds."""
+
+SABOTAGE = """
+CREATE SEQUENCE cuts;
+CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE batch_id text;
+BEGIN
+    SELECT batch.id INTO batch_id FROM delivery JOIN batch ON batch.no = delivery.batch_no
+    WHERE delivery.id = NEW.delivery_id;
+    IF batch_id = 'database_quotes' THEN
+        PERFORM (fields ->> 'email')::integer FROM lead WHERE flow = 'database_quotes';
+    ELSIF batch_id = 'database_cut' AND nextval('cuts') = 1 THEN
+        PERFORM pg_terminate_backend(pg_backend_pid());
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER sabotage BEFORE INSERT ON file FOR EACH ROW EXECUTE FUNCTION sabotage();
+"""
+
+FUNCTIONS = """
+def explode(frame):
+    raise ValueError(f"cannot score {frame['value'].iloc[0]}")
+"""
+
+
+def sftp(connection: str) -> list[dict]:
+    return [{"id": "buyer", "type": "sftp", "connection": connection, "directory": "/in"}]
+
+
+def broken_column(transform) -> list[dict]:
+    return [{"to": "Email", "from": "email"}, {"to": "Amount", "from": "amount", "transform": [transform]}]
+
+
+ALL_COLUMNS = {"fields": [{"to": name, "from": name} for name in COLUMNS]}
+
+BATCHES = {
+    "sftp_well": {"destinations": sftp("well"), **ALL_COLUMNS},
+    "sftp_cut": {"destinations": sftp("cut"), **ALL_COLUMNS},
+    "sftp_full": {"destinations": sftp("full"), **ALL_COLUMNS},
+    "sftp_password": {"destinations": sftp("locked"), **ALL_COLUMNS},
+    "bad_value": {"fields": broken_column({"number": {"decimals": 2}})},
+    "bad_function": {"fields": broken_column({"python": "canary_functions.explode"})},
+    "database_quotes": {},
+    "database_cut": {},
+}
+"""Each delivers the leads of a flow with its own name."""
+
+CONF = {"sftp_well": {"limit": 3}}
+
+
+@dataclass
+class Live:
+    """What the runs left behind; everything is stopped by now, but the databases."""
+
+    airflow: AirflowHome
+    roots: dict[str, Path]
+    """What the SFTP servers hold."""
+    states: dict[str, str] = field(default_factory=dict)
+    """How each batch's run ended."""
+    tries: dict[str, dict[str, int]] = field(default_factory=dict)
+    """For each batch the tries of each task that ran."""
+    dag_ids: set[str] = field(default_factory=set)
+    import_errors: list[dict] = field(default_factory=list)
+    plugin_errors: list[dict] = field(default_factory=list)
+
+    def attempts(self, batch_id: str) -> list[tuple]:
+        """The ledger's attempts to send, the oldest first: outcome and error."""
+        return rows(
+            self.airflow.database,
+            "SELECT attempt.outcome, attempt.error_code FROM attempt JOIN dispatch ON dispatch.id = dispatch_id"
+            " JOIN delivery ON delivery.id = dispatch.delivery_id JOIN batch ON batch.no = delivery.batch_no"
+            " WHERE batch.id = :batch ORDER BY attempt.number",
+            batch=batch_id,
+        )
+
+    def delivered(self, batch_id: str) -> list[dict]:
+        """The lines of the only file that arrived."""
+        (file,) = (self.roots[batch_id] / "in").iterdir()
+        return list(csv.DictReader(file.read_text().splitlines()))
+
+    def log(self, batch_id: str) -> str:
+        """All that the tasks of a batch logged."""
+        folder = self.airflow.workspace.logs / "airflow" / f"dag_id=batch_{batch_id}"
+        return "".join(file.read_text() for file in sorted(folder.rglob("*.log")))
+
+
+@pytest.fixture(scope="module")
+def live(make_airflow, tmp_path_factory) -> Iterator[Live]:
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("well", "cut", "full", "locked")}
+    options = {"passwords": {"ferry": PASSWORD}}
+    with (
+        receiver(folders["well"], **options) as well,
+        receiver(folders["cut"], **options) as cut,
+        receiver(folders["full"], **options) as full,
+        receiver(folders["locked"], **options) as locked,
+    ):
+        servers = {"well": well, "cut": cut, "full": full, "locked": locked}
+        for server in servers.values():
+            (server.root / "in").mkdir()
+        full.faults.room = 10
+        cut.faults.on_write = breaks(cut)
+        connections = {name: server.announcement()["connection"] for name, server in servers.items()}
+        connections["locked"]["password"] = WRONG_PASSWORD
+        found = Live(make_airflow(connections), {f"sftp_{name}": one.root for name, one in servers.items()})
+        prepare(found.airflow)
+        run_all(found)
+        yield found
+
+
+def breaks(server):
+    """Hang up on every client in the middle of its first writes, as often as `CUTS` says."""
+    left = CUTS
+
+    def hang_up():
+        nonlocal left
+        if left:
+            left -= 1
+            for connection in list(server.connections):
+                connection.abort()
+
+    return hang_up
+
+
+def prepare(airflow: AirflowHome) -> None:
+    """Batch files, one of them broken; five leads for each; a database that fails when told."""
+    for batch_id, keys in BATCHES.items():
+        retry = {"attempts": 4, "first_delay": "1s", "factor": 2, "max_delay": "3s"}
+        folder = [{"id": "drop", "type": "folder", "path": str(airflow.inbox / batch_id)}]
+        airflow.batch(batch_id, **{"flows": [batch_id], "retry": retry, "destinations": folder, **keys})
+        fields = {name: f"{CANARY} {name}" for name in COLUMNS}
+        add_leads(airflow.database, 5, flow=batch_id, fields=fields)
+    broken = airflow.batch("broken")
+    broken.write_text(broken.read_text().replace("schedule: manual", "schedul: manual"))
+    execute(airflow.database, SABOTAGE)
+    (airflow.folder / "python").mkdir()
+    (airflow.folder / "python" / "canary_functions.py").write_text(FUNCTIONS)
+
+
+def run_all(live: Live) -> None:
+    pools = json.loads(live.airflow.leadferry("pools"))
+    processes = Processes(live.airflow.workspace.records, logs=live.airflow.workspace.logs)
+    api = live.airflow.start(processes, "api-server", "scheduler", "dag-processor")
+    try:
+        until(lambda: not api.unhealthy(COMPONENTS), processes, what="Airflow is healthy")
+        for pool in pools:
+            until(lambda name=pool: api.ensure_pool(name, slots=4), processes, what=f"{pool} is made")
+        for batch_id in BATCHES:
+            until(lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, what=f"{batch_id} is read")
+            trigger(api, batch_id)
+        for batch_id in BATCHES:
+            until(lambda one=batch_id: run(api, one)["state"] in ENDED, processes, what=f"{batch_id} ends")
+            look(live, api, batch_id)
+        live.dag_ids = {dag["dag_id"] for dag in get(api, "dags?limit=100")["dags"]}
+        until(lambda: get(api, "importErrors")["import_errors"], processes, what="the broken file is told")
+        live.import_errors = get(api, "importErrors")["import_errors"]
+        live.plugin_errors = get(api, "plugins/importErrors")["import_errors"]
+    finally:
+        api.close()
+        processes.stop(grace=5)
+
+
+def trigger(api: AirflowApi, batch_id: str) -> None:
+    """As a person or another system does: over the REST API."""
+    body = {"dag_run_id": "live", "logical_date": None, "conf": CONF.get(batch_id, {})}
+    assert api._ask("POST", f"/api/v2/dags/batch_{batch_id}/dagRuns", json=body)
+
+
+def get(api: AirflowApi, path: str) -> dict:
+    answer = api._ask("GET", f"/api/v2/{path}")
+    assert answer is not None
+    return answer
+
+
+def run(api: AirflowApi, batch_id: str) -> dict:
+    return get(api, f"dags/batch_{batch_id}/dagRuns/live")
+
+
+def look(live: Live, api: AirflowApi, batch_id: str) -> None:
+    live.states[batch_id] = run(api, batch_id)["state"]
+    instances = get(api, f"dags/batch_{batch_id}/dagRuns/live/taskInstances")["task_instances"]
+    live.tries[batch_id] = {one["task_id"]: one["try_number"] for one in instances if one["try_number"]}
+
+
+def until(question, processes: Processes, *, what: str) -> None:
+    deadline = time.monotonic() + 180
+    while not question():
+        processes.check()
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.2)
+
+
+# --- what must go well -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R001", "F09")
+def test_every_good_batch_file_is_a_dag_and_the_broken_one_is_told_with_file_and_line(live):
+    assert live.dag_ids == {"import_leads", *(f"batch_{batch_id}" for batch_id in BATCHES)}
+    (error,) = live.import_errors
+    assert error["filename"] == "zz_config_errors.py"
+    lines = (live.airflow.config / "batches" / "broken.yaml").read_text().splitlines()
+    assert f"config/batches/broken.yaml:{lines.index('schedul: manual') + 1}:" in error["stack_trace"]
+    assert "did you mean 'schedule'" in error["stack_trace"]
+
+
+def test_the_plugin_is_loaded_without_errors(live):
+    assert live.plugin_errors == []
+
+
+def test_a_run_triggered_over_the_api_delivers_what_its_conf_asks_for(live):
+    assert live.states["sftp_well"] == "success"
+    assert live.tries["sftp_well"] == {"extract": 1, "render": 1, "deliver.buyer": 1, "mark_delivered": 1}
+    assert [line["email"] for line in live.delivered("sftp_well")] == [f"{CANARY} email"] * 3
+    assert len(waiting(live.airflow.database, "sftp_well")) == 2
+
+
+@pytest.mark.req("R196", "R197")
+def test_a_delivery_that_breaks_off_is_tried_again_until_it_arrives(live):
+    broken = [("failed", "interrupted")] * CUTS
+
+    assert live.states["sftp_cut"] == "success"
+    assert live.tries["sftp_cut"]["deliver.buyer"] == CUTS + 1
+    assert live.attempts("sftp_cut") == [*broken, ("confirmed", None)]
+    assert len(live.delivered("sftp_cut")) == 5
+    first, second, third = scalars(
+        live.airflow.database,
+        "SELECT attempt.started_at FROM attempt JOIN dispatch ON dispatch.id = dispatch_id"
+        " WHERE dispatch.parcel_key LIKE 'sftp_cut.%' ORDER BY attempt.number",
+    )
+    assert second - first >= timedelta(seconds=1)
+    assert third - second >= timedelta(seconds=2), "the delay did not grow"
+
+
+def test_a_run_whose_database_connection_is_cut_goes_on_by_itself(live):
+    assert live.states["database_cut"] == "success"
+    assert live.tries["database_cut"]["render"] == 2
+    (file,) = (live.airflow.inbox / "database_cut").iterdir()
+    assert len(file.read_text().splitlines()) == 5 + 1
+
+
+# --- what must fail in the right way -----------------------------------------------------------------------------
+
+
+@pytest.mark.req("R196", "R200")
+@pytest.mark.parametrize(("batch_id", "code"), [("sftp_password", "auth"), ("sftp_full", "quota")])
+def test_what_a_person_must_mend_is_tried_once_and_the_leads_are_back_in_the_queue(live, batch_id, code):
+    assert live.states[batch_id] == "failed"
+    assert live.tries[batch_id]["deliver.buyer"] == 1
+    assert live.attempts(batch_id) == [("failed", code)]
+    assert len(waiting(live.airflow.database, batch_id)) == 5
+    assert f"{code}: " in live.log(batch_id)
+
+
+@pytest.mark.parametrize("batch_id", ["bad_value", "bad_function"])
+def test_a_value_that_cannot_be_mapped_fails_the_run_at_once_and_the_leads_are_back_in_the_queue(
+    live, batch_id
+):
+    assert live.states[batch_id] == "failed"
+    assert live.tries[batch_id] == {"extract": 1, "render": 1, "mark_delivered": 1}
+    assert "render: " in live.log(batch_id)
+    assert "Amount" in live.log(batch_id)
+    assert len(waiting(live.airflow.database, batch_id)) == 5
+
+
+def test_a_database_error_fails_the_run_and_the_leads_are_back_in_the_queue(live):
+    assert live.states["database_quotes"] == "failed"
+    assert len(waiting(live.airflow.database, "database_quotes")) == 5
+
+
+# --- nothing is left behind --------------------------------------------------------------------------------------
+
+
+def tables(live: Live, database: str) -> str:
+    """Every value of every table, also those in binary columns, as text."""
+    with psycopg.connect(live.airflow.postgres.url(database, driver="postgresql")) as connection:
+        connection.execute("SET bytea_output = 'escape'")
+        names = connection.execute(
+            "SELECT format('%I.%I', table_schema, table_name) FROM information_schema.tables"
+            " WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
+        ).fetchall()
+        return "\n".join(_copied(connection, name) for (name,) in names)
+
+
+def _copied(connection: psycopg.Connection, table: str) -> str:
+    with connection.cursor().copy(f"COPY (SELECT * FROM {table}) TO STDOUT") as rows_of_table:
+        return b"".join(bytes(block) for block in rows_of_table).decode()
+
+
+def files(folder: Path, *, but: tuple[str, ...] = ()) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.relative_to(folder).parts[0] not in but
+    }
+
+
+def holding(found: dict[str, bytes], needle: str) -> list[str]:
+    return [name for name, content in found.items() if needle.lower().encode() in content.lower()]
+
+
+def test_the_search_finds_the_leads_where_they_belong(live):
+    archive = files(live.airflow.workspace.archive)
+
+    assert holding(files(live.roots["sftp_well"]), CANARY)
+    assert len(holding(archive, CANARY)) == len(archive) > 0
+    assert CANARY in tables(live, live.airflow.store)
+
+
+@pytest.mark.req("F11", "R228")
+def test_no_lead_is_in_airflows_database(live):
+    kept = tables(live, live.airflow.metadata)
+
+    assert '{"limit": 3}' in kept, "the search does not see the runs' conf"
+    assert "sftp_cut_1.csv" in kept, "the search does not see XCom"
+    assert CANARY not in kept
+
+
+@pytest.mark.req("F11", "R228")
+def test_no_lead_is_in_a_log_or_in_anything_else_on_disk(live):
+    left = files(live.airflow.folder, but=("archive", "inbox"))
+
+    assert holding(left, "Its text is not shown") or holding(left, "cannot be"), (
+        "the search sees no failed task"
+    )
+    assert [name for name in left if name.endswith("attempt=3.log")], "the search sees no retry"
+    assert holding(left, CANARY) == []
+
+
+@pytest.mark.req("R219")
+@pytest.mark.parametrize("password", [PASSWORD, WRONG_PASSWORD], ids=["right", "wrong"])
+def test_no_password_is_in_airflows_database_in_a_log_in_the_store_or_in_an_archived_file(live, password):
+    assert holding(files(live.airflow.folder), password) == []
+    assert password not in tables(live, live.airflow.metadata)
+    assert password not in tables(live, live.airflow.store)
+
+
+@pytest.mark.req("F11", "R228")
+def test_the_ledger_tells_of_errors_without_a_lead(live):
+    told = scalars(live.airflow.database, "SELECT error FROM attempt WHERE error IS NOT NULL")
+    told += scalars(live.airflow.database, "SELECT reason FROM delivery WHERE reason IS NOT NULL")
+
+    assert len(told) >= CUTS + len({"sftp_full", "sftp_password"})
+    assert CANARY not in "".join(told)
