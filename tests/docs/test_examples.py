@@ -1,0 +1,103 @@
+"""The YAML and the promises of the pages: every example is a configuration that loads."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from docs.pages import PROJECT, Block, all_blocks, blocks, pages, shown, text_of
+from leadferry.batch.check import check
+from leadferry.batch.load import load_batch
+from leadferry.batch.model import Batch
+from leadferry.batch.yaml_file import parse_yaml
+from leadferry.leads_import.watch import read_imports
+
+_FILE = re.compile(r"# (config/\S+\.yaml)\n")
+
+_BATCH = {
+    "name": "name: Acme, home leads",
+    "recipient": "recipient: acme",
+    "flows": "flows: [home]",
+    "schedule": "schedule: manual",
+    "fields": "fields: [{to: Email, from: email}]",
+    "files": 'files: [{name: "{{ delivery.number }}.txt", format: {type: csv}}]',
+    "destinations": "destinations: [{id: share, type: folder, path: out}]",
+}
+"""A batch into which a fragment of one is put, in the place of the key of the same name."""
+
+_OF_OTHER_PROGRAMS = {"repos": "pre-commit", "services": "Docker Compose"}
+
+
+def _parsed(block: Block):
+    return parse_yaml(block.text, shown=str(block)).data
+
+
+def _of_a_batch_file() -> list[Block]:
+    found = [block for block in all_blocks("yaml") if not _FILE.match(block.text)]
+    others = {*_OF_OTHER_PROGRAMS, "every_minutes"}
+    return [block for block in found if not others & set(_parsed(block))]
+
+
+def _write(config, name, text):
+    path = config / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in pages() if _FILE.search(page.read_text("utf-8"))], ids=shown
+)
+def test_the_config_files_of_a_page_make_a_config_folder_without_problems(page, tmp_path):
+    for block in blocks("yaml", page):
+        if named := _FILE.match(block.text):
+            _write(tmp_path, named.group(1), block.text)
+
+    report = check(tmp_path / "config")
+
+    assert report.problems == []
+    assert report.batches
+
+
+@pytest.mark.parametrize("block", _of_a_batch_file(), ids=str)
+def test_a_fragment_fits_into_a_batch(block, tmp_path):
+    text = _with_its_surroundings(block)
+    given = set(parse_yaml(text, shown=str(block)).data)
+    assert given <= set(Batch.model_fields)
+    rest = [line for key, line in _BATCH.items() if key not in given]
+    _write(tmp_path, "recipients/acme.yaml", "name: Acme\ncontacts: [{name: Robin Vale}]\n")
+    _write(tmp_path, "batches/acme.yaml", "\n".join([*rest, text]))
+
+    assert load_batch("acme", config=tmp_path).id == "acme"
+
+
+def _with_its_surroundings(block: Block) -> str:
+    """Put a format into a file, with the fields that it names, and give a file that only shows its name a format."""
+    text = block.text.rstrip()
+    if text.startswith("format:"):
+        chosen = _parsed(block)["format"]
+        places = [column["name"] for column in chosen.get("columns", [])]
+        labels = [*chosen.get("names", {}), *chosen.get("widths", {}), *places] or ["Email"]
+        fields = "".join(f"  - {{to: {label}, from: email}}\n" for label in labels)
+        indented = "\n".join(f"    {line}" for line in text.splitlines())
+        return f'fields:\n{fields}files:\n  - name: "x.txt"\n{indented}\n'
+    if text.startswith("files:") and "format:" not in text:
+        return f"{text}\n    format: {{type: csv}}\n"
+    return f"{text}\n"
+
+
+def test_the_watched_folders_of_a_page_are_read(tmp_path):
+    (block,) = [block for block in all_blocks("yaml") if "every_minutes" in _parsed(block)]
+    _write(tmp_path, "imports.yaml", block.text)
+
+    assert read_imports(tmp_path).folders
+
+
+def test_the_error_in_the_readme_is_the_one_that_is_given(tmp_path, monkeypatch):
+    told = next(line for line in text_of("README.md").splitlines() if "'stfp' is not known" in line)
+    for block in blocks("yaml", PROJECT / "README.md"):
+        name = _FILE.match(block.text).group(1)
+        _write(tmp_path, name, block.text.replace("type: sftp", "type: stfp"))
+    monkeypatch.chdir(tmp_path)
+
+    assert [str(problem) for problem in check(tmp_path / "config").problems] == [told]
