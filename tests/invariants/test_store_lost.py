@@ -40,6 +40,15 @@ def own_postgres(tmp_path):
     server.stop(crash=True)
 
 
+def crash(server):
+    """Pull the plug and start again; on a busy machine the library may give up on a server that does come up."""
+    try:
+        server.restart(crash=True)
+    except AssertionError:
+        type(server._server)._instances.pop(server.folder, None)  # what it gave up on
+        server._server = server._start()
+
+
 @pytest.mark.req("F01", "R170")
 def test_i6_a_database_that_crashes_in_the_middle_loses_and_doubles_nothing(forks, own_postgres, tmp_path):
     with receiver(tmp_path) as server:
@@ -50,7 +59,7 @@ def test_i6_a_database_that_crashes_in_the_middle_loses_and_doubles_nothing(fork
             harbour.add_leads(COUNT)
             driver = harbour.start(f"run-{number}", pause=moment)
             assert driver.hear() == "paused", moment
-            own_postgres.restart(crash=True)
+            crash(own_postgres)
             driver.go()
             said = driver.hear()
             driver.end()
