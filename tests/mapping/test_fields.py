@@ -312,8 +312,8 @@ def test_the_examples_of_the_page_are_true(step, value, expected):
 def test_the_page_has_examples_and_its_batch_files_are_valid():
     blocks = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
 
-    assert (len(EXAMPLES), len(blocks)) == (24, 2)
-    assert [len(READ.validate_python(yaml.safe_load(one)["fields"])) for one in blocks] == [8, 2]
+    assert (len(EXAMPLES), len(blocks)) == (29, 3)
+    assert [len(READ.validate_python(yaml.safe_load(one)["fields"])) for one in blocks] == [8, 3, 2]
 
 
 def test_the_page_names_every_key_and_every_step():

@@ -74,6 +74,9 @@ ALL_STEPS = [
     {"cut": 3},
     {"pad": {"width": 3, "with": "0"}},
     {"boolean": {"true": "Y"}},
+    *({"mask": show} for show in ("last4", "first2", "email", "nothing")),
+    {"hash": "sha256"},
+    {"hash": {"algorithm": "md5", "of": "phone", "region": "US"}},
     *({"type": kind} for kind in ("integer", "number", "boolean", "date", "datetime")),
 ]
 
@@ -145,7 +148,8 @@ def test_the_json_schema_lists_words_and_options_as_they_are_written():
 
     assert words["enum"] == ["trim", "collapse", "upper", "lower", "title", "digits"]
     assert set(options["properties"]) == {
-        *("regex", "replace", "lookup", "number", "date", "phone", "cut", "pad", "boolean", "type", "python"),
+        *("regex", "replace", "lookup", "number", "date", "phone", "cut", "pad", "boolean"),
+        *("mask", "hash", "pseudonym", "type", "python"),
     }
     assert (options["minProperties"], options["maxProperties"], options["additionalProperties"]) == (
         1,

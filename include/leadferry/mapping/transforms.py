@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serial
 from leadferry.mapping.dates import Date
 from leadferry.mapping.numbers import Number
 from leadferry.mapping.phone import Phone
+from leadferry.mapping.privacy import Hash, Mask, Pseudonym
 from leadferry.mapping.python_function import PythonFunction
 from leadferry.mapping.step import Context, Options
 from leadferry.mapping.text import WORDS, Boolean, Cut, Lookup, Pad, Regex, Replace
@@ -64,6 +65,15 @@ class Transform(BaseModel):
     )
     pad: Pad | None = Field(default=None, description="Fill up to a width.")
     boolean: Boolean | None = Field(default=None, description="Write a truth value in the recipient's words.")
+    mask: Annotated[Mask, _short("show", str, Mask)] | None = Field(
+        default=None, description="Hide all but a part; last4, first2, email, nothing."
+    )
+    hash: Annotated[Hash, _short("algorithm", str, Hash)] | None = Field(
+        default=None, description="Write the value's hash; sha256 or md5, or options."
+    )
+    pseudonym: Annotated[Pseudonym, _short("key", str, Pseudonym)] | None = Field(
+        default=None, description="Write a token that is stable per key; the key's connection, or options."
+    )
     type: Annotated[Typed, _short("to", str, Typed)] | None = Field(
         default=None, description="Make the text a number, date or truth value for formats that know them."
     )
