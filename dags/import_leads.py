@@ -21,17 +21,26 @@ IMPORTS = read_imports(CONFIG)
 
 @dag(
     dag_id="import_leads",
+    dag_display_name="Import leads",
     description="Leads from files: the folders of config/imports.yaml, or one file by hand",
     schedule=timedelta(minutes=IMPORTS.every_minutes) if IMPORTS.folders and IMPORTS.every_minutes else None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    tags=["leads"],
+    tags=["leadferry", "leads"],
     params={
         "path": Param(
-            None, type=["null", "string"], description="One file to import; all watched folders when empty."
+            None,
+            type=["null", "string"],
+            title="File",
+            description="Path of one file to import; all watched folders when empty.",
         ),
-        "flow": Param(None, type=["null", "string"], description="The flow of that file."),
+        "flow": Param(
+            None,
+            type=["null", "string"],
+            title="Flow",
+            description="The flow that the file's leads belong to.",
+        ),
     },
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
 )
