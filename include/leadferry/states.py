@@ -39,6 +39,19 @@ class DeliveryKind(StrEnum):
     """Made-up leads; no lead of the queue is touched."""
 
 
+class FileKind(StrEnum):
+    """What a file holds; also the order in which files are sent."""
+
+    LEADS = "leads"
+    """Rendered leads."""
+    CHECKSUM = "checksum"
+    """The checksum of one file with leads."""
+    MANIFEST = "manifest"
+    """The list of the files."""
+    DONE = "done"
+    """Nothing: it says that everything before it is there."""
+
+
 class DispatchState(StrEnum):
     """One file on its way to one destination (and one mail recipient)."""
 

@@ -50,7 +50,7 @@ VARIABLES: dict[str, dict[str, type]] = {
         "timezone": str,
     },
     "lead": {"count": int},
-    "file": {"id": str, "name": str, "part": int, "parts": int},
+    "file": {"id": str, "name": str, "part": int, "parts": int, "segment": str},
 }
 """Every variable that a template may use, and what it is."""
 
@@ -293,6 +293,7 @@ def variables(  # noqa: PLR0913 - the one place where every variable is named
     file_name: str = "",
     file_part: int = 1,
     file_parts: int = 1,
+    file_segment: str = "",
 ) -> dict[str, dict[str, Any]]:
     """Return what templates may use, as texts and whole numbers; the same values wherever a template stands.
 
@@ -314,6 +315,7 @@ def variables(  # noqa: PLR0913 - the one place where every variable is named
         file_name: the file's final name; empty where it is not known yet.
         file_part: counts the parts of a divided file from 1.
         file_parts: how many parts there are.
+        file_segment: the value that the file's leads share; empty where a file is not divided by one.
 
     Raises:
         ValueError: a time without a zone, an unknown zone or an unknown locale.
@@ -330,7 +332,13 @@ def variables(  # noqa: PLR0913 - the one place where every variable is named
             **_period(window_from and _local(window_from, zone), _local(window_to, zone)),
         },
         "lead": {"count": lead_count},
-        "file": {"id": file_id, "name": file_name, "part": file_part, "parts": file_parts},
+        "file": {
+            "id": file_id,
+            "name": file_name,
+            "part": file_part,
+            "parts": file_parts,
+            "segment": file_segment,
+        },
     }
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import TypeAliasType
 
-from leadferry.batch.model import ID_PATTERN
+from leadferry.batch.files import ID_PATTERN
 from leadferry.batch.problems import Path, Problem, did_you_mean
 from leadferry.batch.secret_literals import is_secret_key, redact
 from leadferry.batch.yaml_file import YamlFile, child

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 import leadferry
 from leadferry.batch.explain import Layer, explain, locate
-from leadferry.batch.model import ID_PATTERN, Batch
+from leadferry.batch.files import ID_PATTERN
+from leadferry.batch.model import Batch
 from leadferry.batch.problems import BatchFileError, Problem, did_you_mean
 from leadferry.batch.yaml_file import YamlFile, read_yaml
 from leadferry.errors import BatchConfigError

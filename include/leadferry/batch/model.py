@@ -21,16 +21,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from leadferry.batch.files import ID_PATTERN, DoneMarker, Manifest, OutputFile
 from leadferry.destinations import Destination
-from leadferry.formats import Format
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import Rule
 from leadferry.schedule import Schedule, Zone
-from leadferry.templates import FileNameTemplate
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 
 
 def _parse_duration(value: Any) -> Any:
@@ -145,16 +142,6 @@ class Select(_Model):
         return self
 
 
-class OutputFile(_Model):
-    """One file that is rendered from the claimed leads."""
-
-    id: str = Field(default="leads", pattern=ID_PATTERN)
-    name: FileNameTemplate = Field(
-        description="Template of the file name, for example {{ batch.id }}_{{ delivery.date }}.csv"
-    )
-    format: Format
-
-
 class Retry(_Model):
     """How often and when a failed delivery is tried again; carried out by Airflow."""
 
@@ -197,6 +184,10 @@ class Batch(_Model):
     )
     fields: list[OutputField] = Field(min_length=1)
     files: list[OutputFile] = Field(min_length=1)
+    manifest: Manifest | None = Field(default=None, description="Send a list of the files after them.")
+    done_marker: DoneMarker | None = Field(
+        default=None, description="Send an empty file after everything else."
+    )
     destinations: list[Destination] = Field(min_length=1)
     retry: Retry = Retry()
     priority: int = Field(

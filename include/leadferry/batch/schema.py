@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 from typing import Any, Literal, get_args
 
-from leadferry.batch.model import ID_PATTERN, Batch, Recipient
+from leadferry.batch.files import ID_PATTERN
+from leadferry.batch.model import Batch, Recipient
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

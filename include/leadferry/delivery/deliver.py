@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -18,7 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from leadferry.archive import Archive
 from leadferry.batch.model import Batch
 from leadferry.delivery.extract import lease
-from leadferry.delivery.render import file_variables
+from leadferry.delivery.variables import file_variables
 from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, Receipt, Session
 from leadferry.errors import (
     DeliveryError,
@@ -28,7 +27,7 @@ from leadferry.errors import (
     StoreUnavailableError,
     TransferInterruptedError,
 )
-from leadferry.states import DispatchState
+from leadferry.states import DispatchState, FileKind
 from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, Dispatch, StoredFile
@@ -109,21 +108,29 @@ class _Sender:
         return self._session
 
     def parcels(self) -> list[list[Dispatch]]:
-        """Return the dispatches that travel together, parcel by parcel."""
-        found = ledger.dispatches_to(self.database, self.delivery.id, self.destination.id)
-        by_parcel = sorted(found, key=lambda one: (one.parcel_key, one.id))
-        return [list(group) for _, group in groupby(by_parcel, key=lambda one: one.parcel_key)]
+        """Return the dispatches that travel together, parcel by parcel, in the order in which they are sent."""
+        found: dict[str, list[Dispatch]] = {}
+        for one in ledger.dispatches_to(self.database, self.delivery.id, self.destination.id):
+            found.setdefault(one.parcel_key, []).append(one)
+        return list(found.values())
 
     def send_all(self) -> Iterator[LeadferryError]:
         """Send every parcel that is not confirmed; yield what went wrong, without stopping for it."""
+        complete = True
         for dispatches in self.parcels():
+            if not complete and self._tells_of_others(dispatches):
+                continue  # a manifest must not announce what is not there
             try:
                 self._bring_home(dispatches[0].parcel_key)
             except DeliveryError as error:
                 _log.warning("Parcel %s to %s: %s", dispatches[0].parcel_key, self.destination.where, error)
+                complete = False
                 yield error
                 if self._out_of_reach:
                     return  # not even a connection: the other parcels would fail alike
+
+    def _tells_of_others(self, dispatches: Sequence[Dispatch]) -> bool:
+        return all(self.files[one.file_id].kind is not FileKind.LEADS for one in dispatches)
 
     def look_up_all(self) -> None:
         """Ask the destination about every parcel that is `sending`."""
@@ -219,7 +226,7 @@ class _Sender:
             attempt=attempt,
             files=tuple(self._outgoing(file) for file in files),
             addressee=dispatches[0].addressee or None,
-            variables=file_variables(self.batch, self.delivery, name=names),
+            variables=file_variables(self.batch, self.delivery, file_name=names),
         )
 
     def _outgoing(self, file: StoredFile) -> OutgoingFile:

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import queue
-import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from leadferry.archive import Archive, HashingFile
-from leadferry.batch.model import Batch, OutputFile
+from leadferry.batch.files import OutputFile
+from leadferry.batch.model import Batch
+from leadferry.delivery import control
+from leadferry.delivery.cuts import Pile, piles, withhold_unknown_segments
 from leadferry.delivery.extract import lease
+from leadferry.delivery.stream import MappedStream, lead_frames
+from leadferry.delivery.variables import file_variables, recipient_zone, test_mark
+from leadferry.destinations.base import DestinationBase
+from leadferry.errors import RenderError
 from leadferry.formats.base import FileContext
-from leadferry.mapping.fields import LEAD_ID, Mapping
-from leadferry.mapping.sources import source
-from leadferry.states import DeliveryKind, DeliveryState
+from leadferry.mapping.fields import Mapping
+from leadferry.states import DeliveryState, FileKind
 from leadferry.store import ledger
 from leadferry.store.database import Database
-from leadferry.store.leads import read_leads
 from leadferry.store.ledger import Delivery, PlannedDispatch, RenderedFile, StoredFile
-from leadferry.store.tables import lead
-from leadferry.templates import file_name, variables
+from leadferry.templates import file_name
 
 if TYPE_CHECKING:
     import polars as pl
 
-_log = logging.getLogger(__name__)
-
-FRAMES_AHEAD = 2
-"""Blocks read while one is being mapped: the database works while we do."""
+_UNLIMITED = 2**62
+_FOR_ALL = frozenset({FileKind.MANIFEST, FileKind.DONE})
 
 
 def render(database: Database, archive: Archive, delivery_id: int) -> list[StoredFile]:
@@ -49,58 +46,28 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
     batch = Batch.model_validate(delivery.config)
     ledger.extend_lease(database, delivery_id, lease(batch))
     mapping = Mapping(batch.fields, timezone=recipient_zone(batch), locale=batch.recipient.locale)
-    if mapping.may_withhold:
-        _withhold_what_cannot_be_mapped(database, mapping, delivery_id)
+    if _withhold(database, batch, mapping, delivery):
         delivery = ledger.get_delivery(database, delivery_id)
     renderer = _Renderer(database, archive, delivery, batch, mapping)
     with archive.workspace() as workspace:
-        files = [renderer.render(file, workspace / file.id) for file in batch.files]
-    return ledger.record_files(database, delivery_id, files, _plan(batch, delivery))
+        files = list(renderer.render_all(workspace))
+    return ledger.record_files(database, delivery_id, files, _plan(batch, delivery, files))
 
 
-def recipient_zone(batch: Batch) -> str:
-    """Return the zone in which dates are written: the recipient's, else the batch's."""
-    return batch.recipient.timezone or batch.timezone
-
-
-def file_variables(batch: Batch, delivery: Delivery, *, file_id: str = "", name: str = "") -> dict[str, Any]:
-    """Return what templates may use about a delivery, and about one of its files."""
-    return variables(
-        batch_id=batch.id,
-        batch_name=f"{_mark(delivery)}{batch.name}",
-        batch_description=batch.description,
-        recipient_id=batch.recipient.id,
-        recipient_name=batch.recipient.name,
-        timezone=recipient_zone(batch),
-        locale=batch.recipient.locale,
-        delivery_id=str(delivery.id),
-        delivery_number=delivery.number or 0,
-        departs_at=delivery.departs_at,
-        window_from=delivery.window_from,
-        window_to=delivery.window_to,
-        lead_count=delivery.included,
-        file_id=file_id,
-        file_name=name,
-    )
-
-
-def _mark(delivery: Delivery) -> str:
-    """Return what a test delivery's names begin with, so that nobody takes it for a real one."""
-    return "TEST_" if delivery.kind is DeliveryKind.TEST else ""
-
-
-def _withhold_what_cannot_be_mapped(database: Database, mapping: Mapping, delivery_id: int) -> None:
-    """Find, before a byte is written, the leads that a field's policy keeps back: then the count is known."""
+def _withhold(database: Database, batch: Batch, mapping: Mapping, delivery: Delivery) -> bool:
+    """Find, before a byte is written, the leads that are kept back: then every count is known. Tells whether any are."""
     reasons: dict[int, str] = {}
-    for frame in _frames(database, mapping, delivery_id):
-        reasons |= mapping.apply(frame).withheld
+    if mapping.may_withhold:
+        for frame in lead_frames(database, mapping, delivery.id):
+            reasons |= mapping.apply(frame).withheld
     if reasons:
-        ledger.withhold(database, delivery_id, reasons)
+        ledger.withhold(database, delivery.id, reasons)
+    return withhold_unknown_segments(database, batch, delivery) or bool(reasons)
 
 
 @dataclass(frozen=True)
 class _Renderer:
-    """Writes the files of one delivery, each from a stream of its own."""
+    """Writes the files of one delivery; the leads of each pile come in one stream."""
 
     database: Database
     archive: Archive
@@ -108,126 +75,165 @@ class _Renderer:
     batch: Batch
     mapping: Mapping
 
-    def render(self, file: OutputFile, path: Path) -> RenderedFile:
-        """Write one file at `path` and move it into the archive."""
-        values = file_variables(self.batch, self.delivery, file_id=file.id)
-        name = f"{_mark(self.delivery)}{file_name(file.name, values)}"
-        values["file"]["name"] = name
-        context = FileContext(columns=self.mapping.columns, rows=self.delivery.included, variables=values)
-        frames = _Counted(self.mapping, _frames(self.database, self.mapping, self.delivery.id))
-        with HashingFile(path) as out:
-            file.format.write(frames, cast("BinaryIO", out), context)
-        frames.report()
+    def render_all(self, workspace: Path) -> Iterator[RenderedFile]:
+        """Yield the files with leads, then those that tell of them."""
+        files: list[RenderedFile] = []
+        for file in self.batch.files:
+            files += self._render(file, workspace)
+        yield from files
+        for content, companion in control.companions(self.batch, self.delivery, files):
+            path = workspace / "companion"
+            path.write_bytes(content)
+            yield self._publish(path, companion)
+
+    def _render(self, file: OutputFile, workspace: Path) -> list[RenderedFile]:
+        done: list[RenderedFile] = []
+        for pile in piles(self.database, self.delivery, file):
+            frames = lead_frames(self.database, self.mapping, self.delivery.id, where=pile.where)
+            stream = MappedStream(self.mapping, frames)
+            done += self._parts(file, pile, stream, workspace, first=len(done) + 1)
+            stream.report()
+        return done
+
+    def _parts(
+        self, file: OutputFile, pile: Pile, stream: MappedStream, workspace: Path, *, first: int
+    ) -> Iterator[RenderedFile]:
+        """Cut a pile into parts, each a complete file, until no lead is left."""
+        left, part = pile.leads, 0
+        while left or not part:
+            part += 1
+            writer = _PartWriter(self, file, pile, part, workspace / file.id)
+            rows = writer.write(stream, left)
+            left -= rows
+            yield self._publish(writer.path, writer.describe(rows, number=first + part - 1))
+
+    def _publish(self, path: Path, file: RenderedFile) -> RenderedFile:
+        self.archive.publish(path, file.archive_key)
+        return file
+
+
+class _PartWriter:
+    """Writes one part; smaller than asked for when it would have more bytes than the file may have."""
+
+    def __init__(self, renderer: _Renderer, file: OutputFile, pile: Pile, part: int, path: Path) -> None:
+        self.path = path
+        self._renderer = renderer
+        self._file = file
+        values = file_variables(
+            renderer.batch,
+            renderer.delivery,
+            file_id=file.id,
+            file_part=part,
+            file_parts=pile.parts(file),
+            file_segment=pile.segment,
+        )
+        self._name = f"{test_mark(renderer.delivery)}{file_name(file.name, values)}"
+        values["file"]["name"] = self._name
+        self._values = values
+        self._out: HashingFile | None = None
+
+    def write(self, stream: MappedStream, left: int) -> int:
+        """Write at most `left` leads and return how many were written."""
+        split = self._file.split
+        rows = min(left, split.rows or _UNLIMITED) if split else left
+        if split is None or split.bytes is None:
+            self._write(stream.take(rows), rows)
+            return rows
+        return self._write_within(stream, rows, split.bytes)
+
+    def _write_within(self, stream: MappedStream, rows: int, most: int) -> int:
+        """Write as many leads as `most` bytes hold; the rest goes back into the stream."""
+        import polars as pl
+
+        sample = min(rows, 1000)
+        while True:
+            frame = pl.concat(stream.take(min(rows, sample)))
+            self._write([frame], frame.height)
+            size = self._size()
+            if size <= most and (frame.height == rows or sample >= rows):
+                return frame.height
+            fitting = max(1, int(frame.height * most / size * 0.95))
+            if size <= most and fitting <= frame.height * 1.1:
+                return frame.height
+            if size > most and frame.height == 1:
+                return self._too_large(size, most)
+            stream.give_back(frame)
+            sample = min(fitting, frame.height - 1) if size > most else fitting
+
+    def _too_large(self, size: int, most: int) -> int:
+        raise RenderError(
+            f"file {self._file.id!r}: a part with one lead has {size} bytes, the limit is {most}",
+            hint="Raise split.bytes; the leads are back in the queue",
+        )
+
+    def _write(self, frames: Iterable[pl.DataFrame], rows: int) -> None:
+        self.path.unlink(missing_ok=True)
+        context = FileContext(columns=self._renderer.mapping.columns, rows=rows, variables=self._values)
+        with HashingFile(self.path) as out:
+            self._file.format.write(frames, cast("BinaryIO", out), context)
+        self._out = out
+
+    def _size(self) -> int:
+        return self._written.size
+
+    @property
+    def _written(self) -> HashingFile:
+        assert self._out is not None  # noqa: S101 write() came before
+        return self._out
+
+    def describe(self, rows: int, *, number: int) -> RenderedFile:
+        """Return what the ledger says of the part; `number` counts over all segments."""
+        out = self._written
+        delivery, batch = self._renderer.delivery, self._renderer.batch
         # The hash in the key keeps a second, crashed or concurrent render from ever touching other bytes.
-        key = f"{self.batch.id}/{self.delivery.id}/{file.id}-1-{out.sha256[:16]}"
-        self.archive.publish(path, key)
+        key = f"{batch.id}/{delivery.id}/{self._file.id}-{number}-{out.sha256[:16]}"
         return RenderedFile(
-            key=file.id,
-            part=1,
-            name=name,
+            kind=FileKind.LEADS,
+            key=self._file.id,
+            part=number,
+            name=self._name,
             sha256=out.sha256,
             size=out.size,
-            rows=frames.rows,
-            media_type=file.format.media_type,
+            rows=rows,
+            media_type=self._file.format.media_type,
             archive_key=key,
         )
 
 
-class _Counted:
-    """The mapped frames of one file, counted as they pass: what the ledger says of rows is what was written."""
-
-    def __init__(self, mapping: Mapping, frames: Iterable[pl.DataFrame]) -> None:
-        self.rows = 0
-        self._blanked: Counter[str] = Counter()
-        self._mapping = mapping
-        self._frames = frames
-
-    def __iter__(self) -> Iterator[pl.DataFrame]:
-        for frame in self._frames:
-            mapped = self._mapping.apply(frame)
-            self.rows += mapped.frame.height
-            self._blanked.update(mapped.blanked)
-            yield mapped.frame
-
-    def report(self) -> None:
-        for label, count in sorted(self._blanked.items()):
-            _log.warning("Column %r: %s values could not be handled and were left out", label, count)
-
-
-def _frames(database: Database, mapping: Mapping, delivery_id: int) -> Iterator[pl.DataFrame]:
-    """Stream the delivery's leads; one empty frame when there is none, so that a header is written all the same."""
-    import polars as pl
-
-    columns = {LEAD_ID: lead.c.id, **{name: source(name, lead) for name in mapping.sources}}
-    empty = True
-    for frame in _ahead(read_leads(database, delivery_id, columns)):
-        empty = False
-        yield frame.with_columns(pl.col(LEAD_ID).cast(pl.Int64))
-    if empty:
-        yield pl.DataFrame(schema={name: pl.Int64 if name == LEAD_ID else pl.String for name in columns})
-
-
-def _ahead(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Read ahead in a thread, so that the database and this process work at the same time."""
-    waiting: queue.Queue[pl.DataFrame | BaseException | None] = queue.Queue(maxsize=FRAMES_AHEAD)
-    stop = threading.Event()
-    reader = threading.Thread(target=_read, args=(frames, waiting, stop), name="reading-leads", daemon=True)
-    reader.start()
-    try:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        while not waiting.empty():
-            waiting.get()
-        reader.join()
-
-
-def _read(
-    frames: Iterator[pl.DataFrame],
-    waiting: queue.Queue[pl.DataFrame | BaseException | None],
-    stop: threading.Event,
-) -> None:
-    end: BaseException | None = None
-    try:
-        with closing(frames):  # type: ignore[type-var] # it is a generator
-            for frame in frames:
-                waiting.put(frame)
-                if stop.is_set():
-                    return
-    except BaseException as error:  # noqa: BLE001 it is raised again in the thread that asked for the frames
-        end = error
-    if not stop.is_set():
-        waiting.put(end)
-
-
-def _plan(batch: Batch, delivery: Delivery) -> list[PlannedDispatch]:
+def _plan(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> list[PlannedDispatch]:
     """Say which file goes where: one dispatch per file, destination and addressee."""
-    plan = []
-    for destination in batch.destinations:
-        for addressee in destination.addressees():
-            for file in batch.files_for(destination.id):
-                alone = None if destination.sends_files_together else file.id
-                plan.append(
-                    PlannedDispatch(
-                        file_key=file.id,
-                        destination=destination.id,
-                        addressee=addressee or "",
-                        parcel_key=_parcel_key(batch, delivery, destination.id, addressee, alone),
-                    )
-                )
-    return plan
+    return [
+        PlannedDispatch(
+            file_kind=file.kind,
+            file_key=file.key,
+            file_part=file.part,
+            destination=destination.id,
+            addressee=addressee or "",
+            parcel_key=_parcel_key(
+                batch, delivery, destination.id, addressee, None if destination.sends_files_together else file
+            ),
+        )
+        for destination in batch.destinations
+        for addressee in destination.addressees()
+        for file in files
+        if _goes_to(destination, file)
+    ]
+
+
+def _goes_to(destination: DestinationBase, file: RenderedFile) -> bool:
+    """Tell whether a destination gets a file: what accompanies the leads goes wherever they go."""
+    if file.kind is FileKind.DONE and destination.sends_files_together:
+        return False  # in a message everything is there at once
+    return destination.files is None or file.kind in _FOR_ALL or file.key in destination.files
 
 
 def _parcel_key(
-    batch: Batch, delivery: Delivery, destination_id: str, addressee: str | None, file_id: str | None
+    batch: Batch, delivery: Delivery, destination_id: str, addressee: str | None, file: RenderedFile | None
 ) -> str:
     """Name a parcel: the same for every try, never the same for two parcels, and without an address in it."""
-    parts = [batch.id, str(delivery.id), destination_id]
-    if file_id is not None:
-        parts.append(file_id)
+    parts: list[Any] = [batch.id, delivery.id, destination_id]
+    if file is not None:
+        parts += [file.key, file.part] if file.kind is FileKind.LEADS else [file.kind, file.key, file.part]
     if addressee is not None:
         parts.append(hashlib.sha256(addressee.encode()).hexdigest()[:12])
-    return ".".join(parts)
+    return ".".join(map(str, parts))

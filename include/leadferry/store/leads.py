@@ -5,12 +5,12 @@ PostgreSQL's COPY writes CSV, polars reads it in blocks of some megabytes: no Py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import Connection as PsycopgConnection
-from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, select, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from leadferry.store.database import Database
@@ -29,14 +29,16 @@ def read_leads(
     delivery_id: int,
     columns: Mapping[str, ColumnElement[Any]],
     *,
+    where: ColumnElement[bool] | None = None,
     block_bytes: int = BLOCK_BYTES,
-) -> Iterator[pl.DataFrame]:
+) -> Generator[pl.DataFrame]:
     """Stream the included leads of a delivery, in the delivery's order.
 
     Args:
         database: the lead store.
         delivery_id: whose leads.
         columns: name in the frame → SQL text expression on the table `lead`; must include no duplicate names.
+        where: only these leads, a condition on the table `lead`.
         block_bytes: about how much one frame holds, as CSV.
 
     Yields:
@@ -49,19 +51,41 @@ def read_leads(
         driver = cast("PsycopgConnection[Any]", connection.connection.driver_connection)
         order = connection.scalars(select(delivery.c.lead_order).where(delivery.c.id == delivery_id)).one()
         lots = lots_of(connection, delivery_id)
-        query = _as_text(_in_order(_query(delivery_id, lots, columns), delivery_id, order))
+        query = _as_text(_in_order(_query(delivery_id, lots, columns, where=where), delivery_id, order))
         for block in _copy(driver, query, block_bytes=block_bytes):
             yield _frame(block, list(columns))
 
 
-def _query(delivery_id: int, lots: Sequence[int], columns: Mapping[str, ColumnElement[Any]]) -> Select[Any]:
+def count_by(database: Database, delivery_id: int, value: ColumnElement[str]) -> dict[str, int]:
+    """Count a delivery's included leads by the value of an expression on the table `lead`; NULL is left out."""
+    with database.transaction() as connection:
+        query = _query(delivery_id, lots_of(connection, delivery_id), {"value": value})
+        found = query.add_columns(func.count()).group_by(text("1"))
+        return {row[0]: row[1] for row in connection.execute(found) if row[0] is not None}
+
+
+def read_ids(database: Database, delivery_id: int, *, where: ColumnElement[bool]) -> list[int]:
+    """Return the ids of a delivery's included leads that meet a condition on the table `lead`."""
+    with database.transaction() as connection:
+        query = _query(delivery_id, lots_of(connection, delivery_id), {"id": lead.c.id}, where=where)
+        return list(connection.scalars(query))
+
+
+def _query(
+    delivery_id: int,
+    lots: Sequence[int],
+    columns: Mapping[str, ColumnElement[Any]],
+    *,
+    where: ColumnElement[bool] | None = None,
+) -> Select[Any]:
     expressions = [expression.label(name) for name, expression in columns.items()]
     kept_back = exists().where(withheld.c.delivery_id == delivery_id, withheld.c.lead_id == lead.c.id)
-    return (
+    query = (
         select(*expressions)
         .join_from(queue_entry, lead, lead.c.id == queue_entry.c.lead_id)
         .where(queue_entry.c.lot_id.in_(lots), ~kept_back)
     )
+    return query if where is None else query.where(where)
 
 
 def _in_order(query: Select[Any], delivery_id: int, order: str) -> Select[Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, literal, select, text, update
 
 from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
-from leadferry.states import DeliveryKind, DeliveryState, DispatchState
+from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import attempt, batch, batch_config, delivery, dispatch, file, lot
@@ -46,6 +46,7 @@ class Delivery:
 class RenderedFile:
     """A complete file in the archive, before it is in the ledger."""
 
+    kind: FileKind
     key: str
     part: int
     name: str
@@ -68,7 +69,9 @@ class StoredFile(RenderedFile):
 class PlannedDispatch:
     """That a file is to go to a destination (and addressee)."""
 
+    file_kind: FileKind
     file_key: str
+    file_part: int
     destination: str
     addressee: str
     parcel_key: str
@@ -180,22 +183,25 @@ def record_files(
         state = _lock(connection, delivery_id, {DeliveryState.CLAIMED, DeliveryState.RENDERED})
         if state is DeliveryState.CLAIMED:
             rows = [{"delivery_id": delivery_id, **asdict(one)} for one in files]
-            made = connection.execute(insert(file).returning(file.c.id, file.c.key), rows).all()
-            dispatches = [
-                {**_dispatch_row(one), "delivery_id": delivery_id, "file_id": row.id}
-                for one in plan
-                for row in made
-                if row.key == one.file_key
-            ]
+            connection.execute(insert(file), rows)
+            ids = {(one.kind, one.key, one.part): one.id for one in _files(connection, delivery_id)}
+            dispatches = [_dispatch_row(one, delivery_id, ids) for one in plan]
             connection.execute(insert(dispatch), dispatches)
             _move(connection, delivery_id, DeliveryState.RENDERED)
         return _files(connection, delivery_id)
 
 
-def _dispatch_row(plan: PlannedDispatch) -> dict[str, Any]:
-    row = asdict(plan)
-    del row["file_key"]
-    return {**row, "state": DispatchState.READY}
+def _dispatch_row(
+    plan: PlannedDispatch, delivery_id: int, ids: Mapping[tuple[FileKind, str, int], int]
+) -> dict[str, Any]:
+    return {
+        "delivery_id": delivery_id,
+        "file_id": ids[plan.file_kind, plan.file_key, plan.file_part],
+        "destination": plan.destination,
+        "addressee": plan.addressee,
+        "parcel_key": plan.parcel_key,
+        "state": DispatchState.READY,
+    }
 
 
 def stored_files(database: Database, delivery_id: int) -> list[StoredFile]:

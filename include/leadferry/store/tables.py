@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from leadferry.states import DeliveryKind, DeliveryState, DispatchState
+from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
 
 metadata = MetaData()
 
@@ -193,6 +193,7 @@ file = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("delivery_id", BigInteger, ForeignKey("delivery.id"), nullable=False),
+    Column("kind", _enum(FileKind, "file_kind"), nullable=False, server_default="leads"),
     Column("key", Text, nullable=False),
     Column("part", Integer, nullable=False, server_default="1"),
     Column("name", Text, nullable=False),
@@ -202,7 +203,7 @@ file = Table(
     Column("media_type", Text, nullable=False),
     Column("archive_key", Text, nullable=False),
     _moment("created_at", now=True),
-    UniqueConstraint("delivery_id", "key", "part"),
+    UniqueConstraint("delivery_id", "kind", "key", "part"),
 )
 """Rendered bytes; a row never changes (I3)."""
 

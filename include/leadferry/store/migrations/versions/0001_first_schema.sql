@@ -9,6 +9,7 @@
 
 CREATE TYPE delivery_state AS ENUM ('claimed', 'rendered', 'delivered', 'partial', 'held', 'failed', 'skipped');
 CREATE TYPE delivery_kind AS ENUM ('departure', 'early_copy', 'test');
+CREATE TYPE file_kind AS ENUM ('leads', 'checksum', 'manifest', 'done');
 CREATE TYPE dispatch_state AS ENUM ('ready', 'sending', 'confirmed', 'failed', 'unknown');
 
 CREATE TABLE lead_import (
@@ -132,6 +133,7 @@ CREATE VIEW delivery_lead AS
 CREATE TABLE file (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     delivery_id bigint NOT NULL REFERENCES delivery,
+    kind file_kind NOT NULL DEFAULT 'leads',
     key text NOT NULL,
     part integer NOT NULL DEFAULT 1,
     name text NOT NULL,
@@ -141,7 +143,7 @@ CREATE TABLE file (
     media_type text NOT NULL,
     archive_key text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    UNIQUE (delivery_id, key, part)
+    UNIQUE (delivery_id, kind, key, part)
 );
 
 CREATE TABLE dispatch (
@@ -273,7 +275,8 @@ BEGIN
         RAISE EXCEPTION 'leadferry: delivery % counts % leads and % withheld, but holds % and %',
             NEW.id, NEW.included, NEW.withheld, included_leads, withheld_leads USING ERRCODE = 'LF003';
     END IF;
-    IF EXISTS (SELECT FROM file WHERE delivery_id = NEW.id GROUP BY key HAVING sum(rows) <> included_leads)
+    IF EXISTS (SELECT FROM file WHERE delivery_id = NEW.id AND kind = 'leads'
+               GROUP BY key HAVING sum(rows) <> included_leads)
        OR NOT EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state = 'confirmed') THEN
         RAISE EXCEPTION 'leadferry: delivery % has % leads, which its files or receipts do not add up to',
             NEW.id, included_leads USING ERRCODE = 'LF003';

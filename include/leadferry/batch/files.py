@@ -1,0 +1,114 @@
+"""The files of a batch: name, format, how the leads are divided among them, and what accompanies them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from leadferry.formats import Format
+from leadferry.templates import FileNameTemplate, Template
+
+ID_PATTERN = r"^[a-z][a-z0-9_]*$"
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _parse_size(value: Any) -> Any:
+    if isinstance(value, int):
+        return value
+    found = re.fullmatch(r"(\d+)\s*([A-Za-z]+)", value) if isinstance(value, str) else None
+    if found is None or found[2].upper() not in _UNITS:
+        raise ValueError("must be a number with B, KB, MB, GB, KiB, MiB or GiB behind it, such as 10MB")
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_parse_size, json_schema_input_type=str),
+    PlainSerializer(lambda size: f"{size}B", return_type=str),
+]
+"""A number of bytes as people write it: `500KB`, `10MB`, `1GiB`."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Split(_Model):
+    """Where a part of the file ends and the next one begins."""
+
+    rows: int | None = Field(default=None, ge=1, description="Most leads in one part.")
+    bytes: Annotated[Size, Field(ge=1000)] | None = Field(
+        default=None,
+        description="Most bytes of one part as it is sent, after compression and encryption, such as 10MB.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Self:
+        if self.rows is None and self.bytes is None:
+            raise ValueError("say rows, bytes or both")
+        return self
+
+
+class Segment(_Model):
+    """One file for each value of a lead field."""
+
+    by: str = Field(min_length=1, description="The lead field whose values divide the leads.")
+    values: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="The only values that get files of their own; all when left out.",
+    )
+    unknown: Literal["default", "withhold"] = Field(
+        default="default",
+        description="Leads without a value, or with one that is not listed: into the default file, or withheld.",
+    )
+    default: str = Field(default="other", min_length=1, description="`file.segment` of the default file.")
+
+
+class OutputFile(_Model):
+    """One file that is rendered from the claimed leads; or several, when it is divided."""
+
+    id: str = Field(default="leads", pattern=ID_PATTERN)
+    name: FileNameTemplate = Field(
+        description="Template of the file name, for example {{ batch.id }}_{{ delivery.date }}.csv"
+    )
+    format: Format
+    split: Split | None = Field(default=None, description="Divide into parts by number of leads or bytes.")
+    segment: Segment | None = Field(default=None, description="Divide into files by the value of a field.")
+    checksum: Literal["sha256"] | None = Field(
+        default=None,
+        description="Also send a file with the checksum, named like the file with .sha256 behind it.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_have_different_names(self) -> Self:
+        for divided, variable in ((self.split, "file.part"), (self.segment, "file.segment")):
+            if divided is not None and not re.search(rf"\b{re.escape(variable)}\b", self.name):
+                raise ValueError(
+                    f"the name must contain {{{{ {variable} }}}}, so that the parts have different names"
+                )
+        if self.split is not None and self.split.bytes is not None and "file.parts" in self.name:
+            raise ValueError(
+                "the number of parts is not known beforehand with split.bytes; leave {{ file.parts }} out"
+            )
+        return self
+
+
+class Manifest(_Model):
+    """A list of the delivery's files, sent after them."""
+
+    name: Template = Field(
+        default="{{ batch.id }}_{{ delivery.date }}_{{ delivery.number }}.manifest.json", min_length=1
+    )
+    format: Literal["json", "csv"] = "json"
+
+
+class DoneMarker(_Model):
+    """An empty file that says that everything else is there; sent last of all."""
+
+    name: Template = Field(
+        default="{{ batch.id }}_{{ delivery.date }}_{{ delivery.number }}.done", min_length=1
+    )

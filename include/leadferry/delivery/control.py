@@ -1,0 +1,101 @@
+"""The files that tell of the files: checksums, the manifest, the marker that all is there. Sent in this order, last."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from leadferry.batch.files import Manifest
+from leadferry.batch.model import Batch
+from leadferry.delivery.variables import file_variables, test_mark
+from leadferry.states import FileKind
+from leadferry.store.ledger import Delivery, RenderedFile
+from leadferry.templates import file_name
+
+
+class Companion(NamedTuple):
+    """A small file without leads, and what the ledger says of it."""
+
+    content: bytes
+    file: RenderedFile
+
+
+def companions(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> Iterator[Companion]:
+    """Yield what accompanies these files, in the order in which it is sent."""
+    checked = {file.id for file in batch.files if file.checksum}
+    for file in files:
+        if file.key in checked:
+            yield _companion(
+                delivery, FileKind.CHECKSUM, file.key, f"{file.name}.sha256", _checksum(file), part=file.part
+            )
+    if batch.manifest is not None:
+        name = _name(batch, delivery, batch.manifest.name)
+        content = _manifest(batch.manifest, batch, delivery, files)
+        yield _companion(delivery, FileKind.MANIFEST, "manifest", name, content)
+    if batch.done_marker is not None:
+        yield _companion(delivery, FileKind.DONE, "done", _name(batch, delivery, batch.done_marker.name), b"")
+
+
+def _name(batch: Batch, delivery: Delivery, template: str) -> str:
+    return f"{test_mark(delivery)}{file_name(template, file_variables(batch, delivery))}"
+
+
+def _checksum(file: RenderedFile) -> bytes:
+    """Return one line as `sha256sum --check` reads it."""
+    return f"{file.sha256}  {file.name}\n".encode()
+
+
+def _manifest(manifest: Manifest, batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> bytes:
+    parts = Counter(file.key for file in files)
+    rows = [
+        {
+            "name": file.name,
+            "rows": file.rows,
+            "bytes": file.size,
+            "sha256": file.sha256,
+            "file": file.key,
+            "part": file.part,
+            "parts": parts[file.key],
+        }
+        for file in files
+    ]
+    about = file_variables(batch, delivery)["delivery"]
+    head: dict[str, Any] = {
+        "batch_id": batch.id,
+        "delivery_id": delivery.id,
+        "delivery_number": delivery.number,
+        "delivery_date": about["date"],
+        "period": about["period"],
+        "leads": delivery.included,
+    }
+    if manifest.format == "json":
+        return (json.dumps({**head, "files": rows}, indent=2, ensure_ascii=False) + "\n").encode()
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [*head, *rows[0]], lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows({**head, **row} for row in rows)
+    return table.getvalue().encode()
+
+
+def _companion(  # noqa: PLR0913  (what a small file consists of)
+    delivery: Delivery, kind: FileKind, key: str, name: str, content: bytes, *, part: int = 1
+) -> Companion:
+    sha256 = hashlib.sha256(content).hexdigest()
+    media_types = {"json": "application/json", "csv": "text/csv"}
+    file = RenderedFile(
+        kind=kind,
+        key=key,
+        part=part,
+        name=name,
+        sha256=sha256,
+        size=len(content),
+        rows=0,
+        media_type=media_types.get(name.rpartition(".")[2].lower(), "text/plain"),
+        archive_key=f"{delivery.batch_id}/{delivery.id}/{kind}-{key}-{part}-{sha256[:16]}",
+    )
+    return Companion(content, file)

@@ -1,0 +1,46 @@
+"""What templates of one delivery may use: the same values in file names, subjects, bodies and control records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from leadferry.batch.model import Batch
+from leadferry.states import DeliveryKind
+from leadferry.store.ledger import Delivery
+from leadferry.templates import variables
+
+
+def recipient_zone(batch: Batch) -> str:
+    """Return the zone in which dates are written: the recipient's, else the batch's."""
+    return batch.recipient.timezone or batch.timezone
+
+
+def test_mark(delivery: Delivery) -> str:
+    """Return what a test delivery's names begin with, so that nobody takes it for a real one."""
+    return "TEST_" if delivery.kind is DeliveryKind.TEST else ""
+
+
+def file_variables(batch: Batch, delivery: Delivery, **about_the_file: Any) -> dict[str, Any]:
+    """Return what templates may use about a delivery, and about one of its files.
+
+    Args:
+        batch: the frozen configuration.
+        delivery: whose leads.
+        about_the_file: `file_id`, `file_name`, `file_part`, `file_parts`, `file_segment` as `leadferry.templates.variables` takes them.
+    """
+    return variables(
+        batch_id=batch.id,
+        batch_name=f"{test_mark(delivery)}{batch.name}",
+        batch_description=batch.description,
+        recipient_id=batch.recipient.id,
+        recipient_name=batch.recipient.name,
+        timezone=recipient_zone(batch),
+        locale=batch.recipient.locale,
+        delivery_id=str(delivery.id),
+        delivery_number=delivery.number or 0,
+        departs_at=delivery.departs_at,
+        window_from=delivery.window_from,
+        window_to=delivery.window_to,
+        lead_count=delivery.included,
+        **about_the_file,
+    )
