@@ -49,6 +49,7 @@ def values(**changes):
             "file_name": "leads.csv",
             "file_part": 2,
             "file_parts": 3,
+            "file_segment": "CA",
         }
         | changes
     )
@@ -84,6 +85,7 @@ EXPECTED = {
     "file.name": "leads.csv",
     "file.part": "2",
     "file.parts": "3",
+    "file.segment": "CA",
 }
 
 

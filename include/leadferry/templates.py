@@ -254,11 +254,11 @@ def file_name(text: str, variables: Mapping[str, Any]) -> str:
 
 def safe_file_name(name: str) -> str:
     """Make a name safe as `file_name` does; a safe name stays as it is."""
-    name = unicodedata.normalize("NFC", name)
     visible = "".join(
         " " if one.isspace() else one for one in name if one.isspace() or unicodedata.category(one)[0] != "C"
     )
-    plain = re.sub(" +", " ", _FORBIDDEN.sub("_", visible))
+    # Composed only now: a control character may have stood between a letter and its accent.
+    plain = re.sub(" +", " ", _FORBIDDEN.sub("_", unicodedata.normalize("NFC", visible)))
     plain = plain.lstrip(" .-").rstrip(" .") or _NO_NAME
     if _RESERVED.match(plain):
         plain = f"_{plain}"

@@ -46,7 +46,7 @@ class Delivery:
 class RenderedFile:
     """A complete file in the archive, before it is in the ledger."""
 
-    kind: FileKind
+    kind: FileKind = FileKind.LEADS
     key: str
     part: int
     name: str
@@ -69,9 +69,9 @@ class StoredFile(RenderedFile):
 class PlannedDispatch:
     """That a file is to go to a destination (and addressee)."""
 
-    file_kind: FileKind
+    file_kind: FileKind = FileKind.LEADS
     file_key: str
-    file_part: int
+    file_part: int = 1
     destination: str
     addressee: str
     parcel_key: str
