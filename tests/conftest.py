@@ -31,7 +31,7 @@ def pytest_unconfigure() -> None:
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server for this test process."""
     folder = Path(tempfile.mkdtemp(prefix="leadferry-pg-"))
-    server = EmbeddedPostgres(folder / "db")
+    server = EmbeddedPostgres(folder / "db", durable=False)
     server.ensure_database("template_leadferry")
     database = Database(server.url("template_leadferry"))
     database.upgrade()

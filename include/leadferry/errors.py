@@ -161,14 +161,14 @@ class AuthenticationError(PermanentDeliveryError):
     """The destination refused the credentials."""
 
     code = "auth"
-    hint = "Renew user, password or key in the Airflow connection, then clear the failed task"
+    hint = "Renew user, password or key in the Airflow connection, then deliver again"
 
 
 class AccessDeniedError(PermanentDeliveryError):
     """Logged in, but not allowed to write there."""
 
     code = "permission"
-    hint = "Ask the recipient for write permission on the directory, then clear the failed task"
+    hint = "Ask the recipient for write permission on the directory, then deliver again"
 
 
 class NoSuchPathError(PermanentDeliveryError):
@@ -182,7 +182,7 @@ class QuotaError(PermanentDeliveryError):
     """The destination has no room left."""
 
     code = "quota"
-    hint = "Ask the recipient to make room, then clear the failed task"
+    hint = "Ask the recipient to make room, then deliver again"
 
 
 class NameConflictError(PermanentDeliveryError):

@@ -24,12 +24,14 @@ def test_the_tables_are_what_the_migrations_make(database):
         if not (difference[0] == "remove_index" and difference[1].name in BEYOND_CORE)
         and not (difference[0] == "remove_table" and difference[1].name == "alembic_version")
     ]
-    assert [] == unexpected
+    assert unexpected == []
 
 
 def test_the_database_allows_exactly_the_moves_of_the_state_table(database):
     with database.transaction() as connection:
-        stored = {tuple(row) for row in connection.execute(text("SELECT thing, source, target FROM state_move"))}
+        stored = {
+            tuple(row) for row in connection.execute(text("SELECT thing, source, target FROM state_move"))
+        }
     expected = {
         (THINGS[kind.__name__], source.value, target.value)
         for kind, moves in MOVES.items()
@@ -58,7 +60,10 @@ def test_an_error_never_quotes_the_data(database):
 def test_a_lead_is_never_deleted(database):
     with database.transaction() as connection:
         connection.execute(text("INSERT INTO lead (flow, fields) VALUES ('f', '{}')"))
-    with pytest.raises(StoreError, match="rows of lead are never deleted"), database.transaction() as connection:
+    with (
+        pytest.raises(StoreError, match="rows of lead are never deleted"),
+        database.transaction() as connection,
+    ):
         connection.execute(text("DELETE FROM lead"))
 
 
@@ -68,4 +73,4 @@ def test_any_client_may_insert_leads_whatever_its_search_path(database, store_ur
     with psycopg.connect(store_url) as client:
         client.execute("INSERT INTO leadferry.lead (flow, fields) VALUES ('auto', '{}')")
     with database.transaction() as connection:
-        assert 1 == connection.scalar(text("SELECT count(*) FROM arrival"))
+        assert connection.scalar(text("SELECT count(*) FROM arrival")) == 1

@@ -54,7 +54,9 @@ def odd(database, store_url):
         rows = [(json.dumps({"note": value, 'odd "name" 50%': value}),) for value in ODD]
         cursor.executemany("INSERT INTO leadferry.lead (flow, fields) VALUES ('auto', %s)", rows)
         connection.commit()
-        direct = cursor.execute("SELECT id::text, fields->>'note' FROM leadferry.lead ORDER BY lead.id").fetchall()
+        direct = cursor.execute(
+            "SELECT id::text, fields->>'note' FROM leadferry.lead ORDER BY lead.id"
+        ).fetchall()
     return claim(database).delivery_id, direct
 
 

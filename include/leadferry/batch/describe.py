@@ -172,12 +172,12 @@ def _when_it_failed(batch: Batch) -> Iterator[str]:
 2. `leadferry deliveries {batch.id}` shows the state of every delivery:
    - **failed**: nothing arrived. The leads are back in the queue, in their old place, and go with the next departure;
      to send them earlier, trigger this DAG.
-   - **partial**: some destinations have it, others do not. Its leads count as delivered.
+   - **partial**: some destinations have it, others do not. Its leads count as delivered. When the cause is removed,
+     clear the red `deliver` task together with what comes after it: only what is missing is sent, the same bytes.
    - **held**: nobody can tell whether it arrived, so it is never sent again by itself. Ask the recipient, then say
      `leadferry dispatch confirm ID --reason TEXT` or `leadferry dispatch fail ID --reason TEXT`.
-   - **claimed**, **rendered**: still under way.
-3. When the cause is removed, clear the failed task together with what comes after it. It sends the same bytes again;
-   what has arrived is never sent twice."""
+   - **claimed**, **rendered**: still under way; a failed task is tried again by itself until its tries are used up.
+3. What has arrived is never sent twice, whatever you clear or trigger."""
 
 
 def _config(batch: Batch) -> Iterator[str]:

@@ -29,7 +29,7 @@ def explain(settlement: Settlement) -> str:
     start = f"Delivery {settlement.delivery_id} is {settlement.state} ({counts})"
     match settlement.state:
         case DeliveryState.FAILED:
-            return f"{start}: {settlement.reason}. {settlement.returned} leads are back in the queue."
+            return f"{start}: {settlement.reason}. {settlement.returned} leads are back in the queue. Mend the cause, then trigger the DAG, or leave them to the next departure."
         case DeliveryState.PARTIAL:
             return f"{start}: {settlement.reason}. Mend the cause, then clear the failed deliver task: only it is sent again."
         case DeliveryState.HELD:

