@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -67,6 +68,10 @@ class AirflowHome:
         made = Workspace(self.folder)
         made.make()
         write_passwords(made)
+        # Copies, as in an Airflow that was there before: docs/how-to/install-into-your-airflow.md.
+        for name in ("dags", "plugins"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(PROJECT / name, self.folder / name, ignore=ignored)
         return made
 
     @cached_property
@@ -92,6 +97,8 @@ class AirflowHome:
     def environment(self) -> dict[str, str]:
         socket_folder = self.postgres.socket_folder
         mine = {
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.folder / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.folder / "plugins"),
             "LEADFERRY_CONFIG": str(self.config),
             "AIRFLOW_CONN_LEADFERRY": json.dumps(
                 {"conn_type": "postgres", "host": socket_folder, "login": "postgres", "schema": self.store}

@@ -56,6 +56,18 @@ def explode(frame):
 """
 
 
+OWN_DAG = """
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG
+
+with DAG("own_dag", schedule=None):
+    TriggerDagRunOperator(
+        task_id="deliver", trigger_dag_id="batch_by_another_dag", trigger_run_id="live", conf={"limit": 2}
+    )
+"""
+"""A DAG that was there before, in the same folder, and triggers a batch."""
+
+
 def sftp(connection: str) -> list[dict]:
     return [{"id": "buyer", "type": "sftp", "connection": connection, "directory": "/in"}]
 
@@ -75,6 +87,7 @@ BATCHES = {
     "bad_function": {"fields": broken_column({"python": "canary_functions.explode"})},
     "database_quotes": {},
     "database_cut": {},
+    "by_another_dag": {},
 }
 """Each delivers the leads of a flow with its own name."""
 
@@ -165,6 +178,7 @@ def prepare(airflow: AirflowHome) -> None:
     broken = airflow.batch("broken")
     broken.write_text(broken.read_text().replace("schedule: manual", "schedul: manual"))
     execute(airflow.database, SABOTAGE)
+    (airflow.folder / "dags" / "own_dag.py").write_text(OWN_DAG)
     (airflow.folder / "python").mkdir()
     (airflow.folder / "python" / "canary_functions.py").write_text(FUNCTIONS)
 
@@ -177,11 +191,12 @@ def run_all(live: Live) -> None:
         until(lambda: not api.unhealthy(COMPONENTS), processes, what="Airflow is healthy")
         for pool in pools:
             until(lambda name=pool: api.ensure_pool(name, slots=4), processes, what=f"{pool} is made")
+        until(lambda: api.has_dag("own_dag"), processes, what="own_dag is read")
         for batch_id in BATCHES:
             until(lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, what=f"{batch_id} is read")
             trigger(api, batch_id)
         for batch_id in BATCHES:
-            until(lambda one=batch_id: run(api, one)["state"] in ENDED, processes, what=f"{batch_id} ends")
+            until(lambda one=f"batch_{batch_id}": ended(api, one), processes, what=f"{batch_id} ends")
             look(live, api, batch_id)
         live.dag_ids = {dag["dag_id"] for dag in get(api, "dags?limit=100")["dags"]}
         until(lambda: get(api, "importErrors")["import_errors"], processes, what="the broken file is told")
@@ -193,9 +208,10 @@ def run_all(live: Live) -> None:
 
 
 def trigger(api: AirflowApi, batch_id: str) -> None:
-    """As a person or another system does: over the REST API."""
+    """As a person or another system does, over the REST API; one batch by a DAG of the test's own."""
+    dag_id = "own_dag" if batch_id == "by_another_dag" else f"batch_{batch_id}"
     body = {"dag_run_id": "live", "logical_date": None, "conf": CONF.get(batch_id, {})}
-    assert api._ask("POST", f"/api/v2/dags/batch_{batch_id}/dagRuns", json=body)
+    assert api._ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
 
 
 def get(api: AirflowApi, path: str) -> dict:
@@ -204,12 +220,12 @@ def get(api: AirflowApi, path: str) -> dict:
     return answer
 
 
-def run(api: AirflowApi, batch_id: str) -> dict:
-    return get(api, f"dags/batch_{batch_id}/dagRuns/live")
+def ended(api: AirflowApi, dag_id: str) -> bool:
+    return api.run_state(dag_id, run_id="live") in ENDED
 
 
 def look(live: Live, api: AirflowApi, batch_id: str) -> None:
-    live.states[batch_id] = run(api, batch_id)["state"]
+    live.states[batch_id] = str(api.run_state(f"batch_{batch_id}", run_id="live"))
     instances = get(api, f"dags/batch_{batch_id}/dagRuns/live/taskInstances")["task_instances"]
     live.tries[batch_id] = {one["task_id"]: one["try_number"] for one in instances if one["try_number"]}
 
@@ -227,7 +243,7 @@ def until(question, processes: Processes, *, what: str) -> None:
 
 @pytest.mark.req("R001", "F09")
 def test_every_good_batch_file_is_a_dag_and_the_broken_one_is_told_with_file_and_line(live):
-    assert live.dag_ids == {"import_leads", *(f"batch_{batch_id}" for batch_id in BATCHES)}
+    assert live.dag_ids == {"import_leads", "own_dag", *(f"batch_{batch_id}" for batch_id in BATCHES)}
     (error,) = live.import_errors
     assert error["filename"] == "zz_config_errors.py"
     lines = (live.airflow.config / "batches" / "broken.yaml").read_text().splitlines()
@@ -244,6 +260,11 @@ def test_a_run_triggered_over_the_api_delivers_what_its_conf_asks_for(live):
     assert live.tries["sftp_well"] == {"extract": 1, "render": 1, "deliver.buyer": 1, "mark_delivered": 1}
     assert [line["email"] for line in live.delivered("sftp_well")] == [f"{CANARY} email"] * 3
     assert len(waiting(live.airflow.database, "sftp_well")) == 2
+
+
+def test_another_dag_may_trigger_a_batch_with_the_same_parameters(live):
+    assert live.states["by_another_dag"] == "success"
+    assert len(waiting(live.airflow.database, "by_another_dag")) == 5 - 2
 
 
 @pytest.mark.req("R196", "R197")
