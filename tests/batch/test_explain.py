@@ -39,7 +39,7 @@ REST = FIELDS + FILES + DESTINATIONS
             + FIELDS
             + DESTINATIONS
             + "files:\n  - name: '{{ delivery.number }}.csv'\n    format:\n      type: cvs\n",
-            "config/batches/acme.yaml:10: files[0].format.type: 'cvs' is not known; allowed: csv, json, ndjson, xlsx, xml; did you mean 'csv'?",
+            "config/batches/acme.yaml:10: files[0].format.type: 'cvs' is not known; allowed: csv, fixed_width, json, name_value, ndjson, parquet, xlsx, xml; did you mean 'csv'?",
         ),
         (
             HEAD + REST + "descripton: x\n",
