@@ -28,10 +28,10 @@ from leadferry.formats.base import (
     text_columns,
     without_control_characters,
 )
-from leadferry.formats.xlsx import names, sheets
+from leadferry.formats.xlsx import chart, names, sheets
 from leadferry.formats.xlsx.formulas import Formula, parse
 from leadferry.formats.xlsx.names import letters, sheet_name, unique, units
-from leadferry.formats.xlsx.package import SheetPatch, chart_patch, copy_patched, core_properties, patch_end
+from leadferry.formats.xlsx.package import SheetPatch, copy_patched, core_properties, patch_end
 from leadferry.formats.xlsx.settings import (
     Aggregate,
     Chart,
@@ -220,7 +220,8 @@ class _Writing:
         self._wanted = wanted
         self._context = context
         self._stack = stack
-        self._refuse_what_is_no_number(source.first)
+        if context.rows:  # without leads nobody knows what the columns would have held
+            self._refuse_what_is_no_number(source.first)
         self._summary = self._make_summary()
         self._source = Source(self._with_formulas(source))
         self.columns = list(self._source.first.columns)
@@ -238,13 +239,13 @@ class _Writing:
                 )
 
     def _make_summary(self) -> Summary | None:
-        chart = self._wanted.chart
-        if chart is None:
+        wanted = self._wanted.chart
+        if wanted is None:
             return None
-        title = f"Leads by {chart.by}" if chart.title is None else self._render(chart.title)
-        name = sheet_name(self._render(chart.sheet))
-        counts = sheets.Counts(chart.by)
-        return Summary(counts=counts, kind=chart.kind, title=title, sheet=name, most=chart.most)
+        title = f"Leads by {wanted.by}" if wanted.title is None else self._render(wanted.title)
+        name = sheet_name(self._render(wanted.sheet))
+        counts = sheets.Counts(wanted.by)
+        return Summary(counts=counts, kind=wanted.kind, title=title, sheet=name, most=wanted.most)
 
     def _render(self, template: str | None) -> str:
         return render(template, self._context.variables) if template else ""
@@ -299,6 +300,7 @@ class _Writing:
 
     def _looks(self) -> Looks:
         wanted = self._wanted
+        schema = self._source.first.schema
         locale = str(self._context.variables.get("recipient", {}).get("locale", ""))
         footer = self._printed("print_footer")
         return Looks(
@@ -308,6 +310,8 @@ class _Writing:
             freeze=(int(wanted.freeze_header), wanted.freeze_columns),
             autofilter=wanted.autofilter,
             widths=_widths(self._source, wanted.widths),
+            numbers=[name for name, dtype in schema.items() if dtype.is_numeric()],
+            dates=[name for name, dtype in schema.items() if dtype.is_temporal()],
             formats=_shown(self._source.first) | wanted.number_formats,
             links=wanted.links,
             totals=wanted.totals,
@@ -332,7 +336,8 @@ class _Writing:
     def _completed(self, book: IO[bytes], seen: list[Seen]) -> IO[bytes]:
         patches = {"docProps/core.xml": lambda _: self._core_properties()}
         if self._summary is not None:
-            patches["xl/charts/chart1.xml"] = chart_patch(self._summary.table())
+            table = self._summary.table()
+            patches[chart.PART] = chart.finished(table, color=self._wanted.header_color)
         self._report_plain_links(seen)
         if not (self._wanted.formulas or self._wanted.totals or any(one.found_links for one in seen)):
             patch_end(book, patches)
@@ -362,7 +367,7 @@ class _Writing:
             )
             for name, kind in self._wanted.totals.items()
         }
-        return SheetPatch(formulas, totals, seen.rows + 2, seen.found_links)
+        return SheetPatch(formulas, totals, seen.rows + 2, len(self.columns), seen.found_links)
 
     def _report_plain_links(self, seen: list[Seen]) -> None:
         for name in self._wanted.links:

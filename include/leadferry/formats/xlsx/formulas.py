@@ -42,7 +42,10 @@ class Parsed:
         Args:
             columns: the letters of each field's column.
         """
-        return _outer(_excel(self.tree, [columns[name] for name in self.fields]))
+        told = _outer(_excel(self.tree, [columns[name] for name in self.fields]))
+        # A division by zero would show as an error, and make one of every total.
+        divides = any(isinstance(node, ast.Div) for node in ast.walk(self.tree))
+        return f'IFERROR({told},"")' if divides else told
 
     def value(self) -> pl.Expr:
         """Return what it gives, as Excel would calculate it: no value counts as 0."""
@@ -97,7 +100,7 @@ def _refuse(text: str, what: str) -> NoReturn:
 def _check(node: ast.AST, text: str) -> None:
     if isinstance(node, ast.BinOp) and type(node.op) not in _OPERATORS:
         _refuse(text, "a sign twice")
-    if isinstance(node, ast.Tuple):
+    if isinstance(node, ast.Tuple | ast.Starred):
         _refuse(text, ",")
     if isinstance(node, ast.Call):
         _check_call(node, text)
@@ -179,12 +182,20 @@ def _called(name: str, node: ast.Call, fields: list[pl.Expr]) -> pl.Expr:
         case "ABS":
             return first.abs()
         case "ROUND":
-            return first.round(int(ast.literal_eval(node.args[1])), mode="half_away_from_zero")
+            return _rounded(first, digits=int(ast.literal_eval(node.args[1])))
         case "MIN":
             return pl.min_horizontal(arguments)
         case "MAX":
             return pl.max_horizontal(arguments)
     return sum(rest, start=first)
+
+
+def _rounded(value: pl.Expr, *, digits: int) -> pl.Expr:
+    """Round as Excel does, which sees 15 digits: 2.975 is a half to it, though no binary number is."""
+    import polars as pl
+
+    shifted = (value.abs() * 10.0**digits).round_sig_figs(15)
+    return pl.when(value < 0).then(-1.0).otherwise(1.0) * (shifted + 0.5).floor() / 10.0**digits
 
 
 def _checked(text: str) -> str:

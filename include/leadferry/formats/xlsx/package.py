@@ -12,14 +12,11 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from xml.sax.saxutils import escape, quoteattr
 
 from leadferry.formats.xlsx.formulas import NO_VALUE
 from leadferry.formats.xlsx.names import letters
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _CORE = "docProps/core.xml"
 _STYLES = "xl/styles.xml"
@@ -28,7 +25,6 @@ _LARGE = 1 << 31
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-_CHART = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"
 _HYPERLINK = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/hyperlink"
 _RELATIONSHIPS = (
     b'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
@@ -97,6 +93,8 @@ class SheetPatch:
     totals: Mapping[str, tuple[str, float | None]] = field(default_factory=dict)
     """By the letters of the column: the formula of its total, and the result."""
     totals_row: int = 0
+    columns: int = 0
+    """How many the sheet has."""
     links: Sequence[tuple[str, str]] = ()
     """Cells, and the addresses that they lead to."""
 
@@ -120,7 +118,26 @@ class SheetPatch:
         )
 
     def _with_formulas(self, cells: re.Pattern[bytes] | None, rows: bytes, styles: Styles) -> bytes:
-        return rows if cells is None else cells.sub(lambda match: self._cell(match, styles), rows)
+        if cells is None:
+            return rows
+        changed = cells.sub(lambda match: self._cell(match, styles), rows)
+        before, opening, after = changed.partition(b'<row r="%d"' % self.totals_row)
+        if not self.totals or not opening:
+            return changed
+        return before + opening + self._across(after)
+
+    def _across(self, row: bytes) -> bytes:
+        """Give the totals row a cell in every column, so that its line has no gaps."""
+        start, rest = row.split(b">", 1)
+        cells, end, behind = rest.partition(b"</row>")
+        there = dict(re.findall(rb'(?s)<c r="([A-Z]+)\d+"((?:(?!</c>).)*</c>)', cells))
+        style = min(re.findall(rb' s="\d+"', cells), key=len, default=b"")
+        whole = []
+        for number in range(self.columns):
+            column = letters(number).encode()
+            cell = b'<c r="%s%d"' % (column, self.totals_row)
+            whole.append(cell + there.get(column, style + b"/>"))
+        return start + b">" + b"".join(whole) + end + behind
 
     def _cell(self, match: re.Match[bytes], styles: Styles) -> bytes:
         column, row, style, value = match.groups()
@@ -161,7 +178,7 @@ def _formula(cell: bytes, style: bytes | None, formula: str, value: float | None
     told = escape(formula).encode()
     if value is None:
         return head + b' t="str"><f>' + told + b"</f><v></v></c>"
-    return head + b"><f>" + told + b"</f><v>" + repr(value).encode() + b"</v></c>"
+    return head + b"><f>" + told + b"</f><v>" + repr(value).removesuffix(".0").encode() + b"</v></c>"
 
 
 def _column_styles(head: bytes) -> dict[str, int]:
@@ -192,9 +209,13 @@ class Styles:
         return b' s="%d"' % number
 
     def shown_as(self, looks: int, numbers: int) -> int:
-        """Return the style that has the looks of one, and the number format of another."""
+        """Return the style that has the looks of one, and shows numbers where and as another does."""
         if (looks, numbers) not in self._known:
-            self._known[looks, numbers] = self.add(looks, self._formats[numbers].get("numFmtId"))
+            new = self.add(looks, self.number_format(numbers))
+            for alignment in self._formats[numbers].iterchildren(f"{_MAIN}alignment"):
+                self._formats[new].append(copy.deepcopy(alignment))
+                self._formats[new].set("applyAlignment", "1")
+            self._known[looks, numbers] = new
         return self._known[looks, numbers]
 
     def add(self, looks: int, number_format: str) -> int:
@@ -267,41 +288,3 @@ def write_blocks(archive: zipfile.ZipFile, like: zipfile.ZipInfo, blocks: Iterab
     with archive.open(timeless(like), "w", force_zip64=like.file_size > _LARGE // 3) as part:
         for block in blocks:
             part.write(block)
-
-
-def chart_patch(table: pl.DataFrame) -> Patch:
-    """Return what gives a chart the values that it shows until it is calculated anew.
-
-    Args:
-        table: values and counts, as they stand on the chart's sheet.
-    """
-
-    def patch(content: bytes) -> bytes:
-        from lxml import etree
-
-        root = etree.fromstring(content)
-        values, counts = (column.to_list() for column in table)
-        for series in root.iter(f"{_CHART}ser"):
-            _cache(series.find(f"{_CHART}tx"), [table.columns[1]], kind="str")
-            _cache(series.find(f"{_CHART}cat"), values, kind="str")
-            _cache(series.find(f"{_CHART}val"), counts, kind="num")
-        return to_xml(root)
-
-    return patch
-
-
-def _cache(axis: Any, values: Sequence[object], *, kind: str) -> None:
-    """Write the values into a chart beside the reference to their cells."""
-    from lxml import etree
-
-    reference = axis[0]
-    reference.tag = f"{_CHART}{kind}Ref"
-    for old in reference[1:]:
-        reference.remove(old)
-    cache = etree.SubElement(reference, f"{_CHART}{kind}Cache")
-    if kind == "num":
-        etree.SubElement(cache, f"{_CHART}formatCode").text = "General"
-    etree.SubElement(cache, f"{_CHART}ptCount", val=str(len(values)))
-    for number, value in enumerate(values):
-        point = etree.SubElement(cache, f"{_CHART}pt", idx=str(number))
-        etree.SubElement(point, f"{_CHART}v").text = str(value)

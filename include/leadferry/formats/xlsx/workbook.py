@@ -36,6 +36,8 @@ class Looks:
     """Rows and columns that stay in view."""
     autofilter: bool
     widths: Sequence[float]
+    numbers: Sequence[str]
+    dates: Sequence[str]
     formats: Mapping[str, str]
     links: Sequence[str]
     totals: Mapping[str, str]
@@ -108,6 +110,7 @@ class Workbook:
         self._stream(name, Source(summary.frames()), rows=1 << 20, seen=None)
         self._header(name, rows=1)
         self._set(name, "column_widths", [28.0, 12.0])
+        self._set(name, "column_formats", {counts.heading: _number_format()})
         self._set(name, "sheet_view", {"gridlines": False})
         self._set(name, "page_setup", self._page(wide=True))
         legend = {} if summary.kind == "pie" else {"legend": False}
@@ -151,7 +154,7 @@ class Workbook:
             page["header"] = looks.header
         if not wide:
             page["repeat_rows"] = 0
-        if not wide and width <= _VERY_WIDE:
+        if wide or width <= _VERY_WIDE:
             page["fit_to_pages"] = (1, 0)
         return page
 
@@ -198,10 +201,22 @@ def _brightness(color: str) -> float:
 def _formats(looks: Looks) -> dict[str, Any]:
     from rustpy_xlsxwriter import Format
 
-    formats = {column: Format().set_num_format(shown) for column, shown in looks.formats.items()}
+    formats = {column: Format() for column in (*looks.numbers, *looks.dates)}
+    for column, shown in looks.formats.items():
+        formats[column] = formats.get(column, Format()).set_num_format(shown)
+    for column in looks.numbers:  # away from the text of the next column
+        formats[column] = formats[column].set_align("right").set_indent(1)
+    for column in looks.dates:  # below their heading
+        formats[column] = formats[column].set_align("left")
     for column in looks.links:
         formats[column] = formats.get(column, Format()).set_font_color(_LINK_COLOR).set_underline()
     return formats
+
+
+def _number_format() -> Any:
+    from rustpy_xlsxwriter import Format
+
+    return Format().set_num_format("#,##0").set_align("right").set_indent(1)
 
 
 def _total_format() -> Any:
