@@ -7,7 +7,7 @@ several times faster than an element tree per lead and leaves nothing in memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, BinaryIO, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +23,7 @@ from leadferry.formats.base import (
     tree,
     without_control_characters,
 )
+from leadferry.formats.xml_schema import Schema, SchemaCheck
 from leadferry.templates import Template, render
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _NAME = re.compile(f"[{_START}][{_START}0-9.\\-\\u00b7\\u0300-\\u036f\\u203f-\\u
 """An NCName: https://www.w3.org/TR/xml-names/#NT-NCName."""
 
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_CHECKED_AT_ONCE = 500
+"""Leads between two looks at what the schema says of them."""
 _TEXT_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
 _ATTRIBUTE_ESCAPES = _TEXT_ESCAPES | {'"': "&quot;", "\t": "&#9;", "\n": "&#10;"}
 
@@ -88,6 +91,9 @@ class Xml(FormatBase):
     extension: ClassVar[str] = "xml"
     media_type: ClassVar[str] = "application/xml"
 
+    # Pydantic has a method `schema`, so the field has another name than its key.
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_alias=True, validate_by_name=True)
+
     type: Literal["xml"] = "xml"
     root: XmlName = Field(default="leads", description="Name of the outermost element.")
     record: XmlName = Field(default="lead", description="Name of the element of one lead.")
@@ -119,6 +125,12 @@ class Xml(FormatBase):
     )
     encoding: Literal["utf-8", "ascii", "iso-8859-1", "windows-1252"] = Field(
         default="utf-8", description="Characters that it lacks become character references: nothing is lost."
+    )
+
+    schema_: Schema | None = Field(
+        default=None,
+        alias="schema",
+        description="XML Schema in the config folder, such as schemas/acme.xsd; a file that does not fit is not sent.",
     )
 
     @model_validator(mode="after")
@@ -162,11 +174,25 @@ class Xml(FormatBase):
         """Write the frames; see `FormatBase.write`."""
         refuse_bad_columns(self, context)
         places = self._tree(context.columns)
-        out.write(self._encoded(self._opening(context)))
+        opening = self._encoded(self._opening(context))
+        closing = self._encoded(f"</{self._qualified(self.root)}>\n")
+        check = SchemaCheck(self.schema_, opening=opening, closing=closing) if self.schema_ else None
+        out.write(opening)
         for frame in prepared(frames, context, without_control_characters(self.control_characters)):
             if not frame.is_empty():
-                out.write(self._encoded("".join(self._records(frame, places))))
-        out.write(self._encoded(f"</{self._qualified(self.root)}>\n"))
+                out.writelines(self._checked(self._records(frame, places), check))
+        if check:
+            check.close()
+        out.write(closing)
+
+    def _checked(self, records: list[str], check: SchemaCheck | None) -> Iterator[bytes]:
+        """Yield the records as bytes, in pieces that are small enough to look for a broken rule once more."""
+        at_once = _CHECKED_AT_ONCE if check else len(records)
+        for start in range(0, len(records), at_once):
+            piece = self._encoded("".join(records[start : start + at_once]))
+            if check:
+                check.records(piece)
+            yield piece
 
     def _encoded(self, text: str) -> bytes:
         return text.encode(self.encoding, errors="xmlcharrefreplace")
