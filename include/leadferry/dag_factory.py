@@ -15,7 +15,7 @@ from airflow.sdk import DAG, Param, TaskGroup, get_parsing_context
 
 from leadferry import tasks
 from leadferry.batch.describe import describe
-from leadferry.batch.load import batch_ids, config_folder, load_all, load_batch
+from leadferry.batch.load import ConfigReader, batch_ids, config_folder, load_all
 from leadferry.batch.model import Batch, Retry
 from leadferry.delivery.params import FORM, DeliverNow
 from leadferry.errors import BatchConfigError
@@ -40,9 +40,10 @@ def batches_to_build() -> Iterator[Batch]:
         wanted = [one for one in batch_ids(config) if f"{_PREFIX}{one}" == running]
     else:
         wanted = batch_ids(config)
+    reader = ConfigReader(config)
     for batch_id in wanted:
         try:
-            yield load_batch(batch_id, config=config)
+            yield reader.load(batch_id)
         except BatchConfigError:
             continue  # zz_config_errors.py tells
 
@@ -61,12 +62,14 @@ def batch_dag(batch: Batch) -> Iterator[DAG]:
         max_active_runs=4,
         allowed_run_types=_RUN_TYPES,  # type: ignore[arg-type] # Airflow makes its enum of the names
         tags={"leadferry", f"recipient:{batch.recipient.id}", *batch.tags},
-        params=_params(),
         is_paused_upon_creation=not batch.enabled,
         default_args=_task_arguments(batch),
     )
     with dag:
         yield dag
+    # Last: Airflow checks the defaults of a DAG made with params, and copies them for each of its tasks,
+    # which takes longer than all the rest. They are the same for every batch, and a run checks what it is given.
+    dag.params.update(_params())
 
 
 def extract(batch: Batch) -> Any:
@@ -135,7 +138,7 @@ def _retries(retry: Retry) -> dict[str, Any]:
 
 
 def _params() -> dict[str, Param]:
-    return {name: Param(**_form_field(name, schema)) for name, schema in FORM.items()}
+    return {name: Param(**_form_field(name, schema), source="dag") for name, schema in FORM.items()}
 
 
 def _form_field(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def load_all(config: Path) -> tuple[list[Batch], list[BatchConfigError]]:
 
 @dataclass
 class ConfigReader:
-    """Reads the files of one folder, each at most once; made for one pass, it does not notice later changes."""
+    """Reads the files of one folder, those that batches share once; made for one pass, it does not notice later changes."""
 
     config: Path
     _read: dict[Path, YamlFile | BatchFileError] = field(default_factory=dict, repr=False)
@@ -122,7 +122,7 @@ class ConfigReader:
             BatchFileError: the batch's own file cannot be read.
         """
         _check_file_name(batch_id, folder=self.config / BATCHES, shown=self.shown)
-        found = Merged(batch=self.read(self.config / BATCHES / f"{batch_id}.yaml"))
+        found = Merged(batch=self._fresh(self.config / BATCHES / f"{batch_id}.yaml"))
         defaults = self.config / DEFAULTS
         with found.collecting():
             found.defaults = self.read(defaults) if defaults.exists() else None
@@ -161,13 +161,17 @@ class ConfigReader:
         """
         if file not in self._read:
             try:
-                self._read[file] = _with_mapping(read_yaml(file, shown=self.shown(file)))
+                self._read[file] = self._fresh(file)
             except BatchFileError as error:
                 self._read[file] = error
         found = self._read[file]
         if isinstance(found, BatchFileError):
             raise BatchFileError.of(found.problems)
         return found
+
+    def _fresh(self, file: Path) -> YamlFile:
+        """Read a file without keeping it: a batch's own file serves one batch, and a thousand would fill the memory."""
+        return _with_mapping(read_yaml(file, shown=self.shown(file)))
 
     def _defaults(self) -> YamlFile | None:
         file = self.config / DEFAULTS
