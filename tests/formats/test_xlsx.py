@@ -109,7 +109,7 @@ def test_a_width_for_a_field_that_does_not_exist_is_a_problem():
         ("'quoted'", "quoted"),
         ("History", "History_"),
         ("  ", "Leads"),
-        ("a\nb", "ab"),
+        ("a\nb", "a b"),
         ("Leads", "Leads"),
         ("30 characters and then a quote'''", "30 characters and then a quote"),
     ],

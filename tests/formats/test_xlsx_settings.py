@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -13,7 +15,7 @@ import pytest
 from lxml import etree
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.format_contract import VARIABLES, FormatContract, context, frame, written
+from contracts.format_contract import VARIABLES, context, frame, nasty, written
 from leadferry.errors import RenderError
 from leadferry.formats import Format
 from leadferry.formats.xlsx import Xlsx
@@ -65,23 +67,6 @@ def part(data, name):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert len(archive.namelist()) == len(set(archive.namelist()))
         return archive.read(name)
-
-
-class TestXlsxWithEverySettingContract(FormatContract):
-    """All promises again where cells need the second look: a totals row, links, sheets by a value."""
-
-    @pytest.fixture
-    def written_by(self):
-        return Xlsx(
-            banded_color="#F2F6FA", links=[], print_header="{{ batch.name }}", author="{{ recipient.name }}"
-        )
-
-    def read(self, data):
-        header, *rows = opened(data).active.iter_rows(values_only=True)
-        return [dict(zip(header, row, strict=True)) for row in rows]
-
-    def expected(self, value):
-        return (value or "").replace("\r\n", "\n") or None
 
 
 @pytest.mark.req("R081")
@@ -416,6 +401,55 @@ def test_with_every_setting_the_model_survives_being_frozen_as_json():
 
 
 @pytest.mark.req("F13")
+def test_nasty_values_pass_the_second_look_at_the_cells_unchanged():
+    wanted = Xlsx(totals={"id": "count"}, links=["value"])
+    rows = [
+        list(row) for row in opened(written(wanted, nasty())).active.iter_rows(min_row=2, values_only=True)
+    ]
+    assert rows[:-1] == [
+        [number, (value or "").replace("\r\n", "\n") or None] for number, value in nasty().iter_rows()
+    ]
+    assert rows[-1] == [f"=COUNTA(A2:A{nasty().height + 1})", None]
+
+
+CHILD = """
+import io, polars as pl
+from leadferry.formats.base import FileContext
+from leadferry.formats.xlsx import Xlsx
+
+wanted = Xlsx(
+    sheet_by="State", formulas={"Total": "=[Price]*2"}, totals={"Total": "sum"}, chart={"by": "State"}
+)
+
+class Nowhere:
+    def write(self, data): return len(data)
+
+def frames(rows):
+    for start in range(0, rows, 5000):
+        number = pl.int_range(start, min(start + 5000, rows), eager=True)
+        texts = {f"field_{n}": pl.select(pl.format("value {} of lead {}", n, number)).to_series() for n in range(8)}
+        yield pl.DataFrame(texts | {"State": (number % 50).cast(pl.String), "Price": number * 0.5})
+
+for rows in (50_000, 200_000):
+    columns = [*(f"field_{n}" for n in range(8)), "State", "Price"]
+    wanted.write(frames(rows), Nowhere(), FileContext(columns=columns, rows=rows))
+    with open("/proc/self/status") as status:
+        print(next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.req("F58", "R081")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux, which tells a process's peak"
+)
+def test_memory_does_not_grow_with_the_leads_on_many_sheets_with_formulas():
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    small, large = map(float, done.stdout.split())
+    assert large < 400
+    assert large - small < 40
+
+
+@pytest.mark.req("F13")
 def test_a_text_that_is_too_long_can_be_cut_and_is_counted():
     changes, out = [], io.BytesIO()
     leads = frame(a=["x" * 65_536, "😀" * 20_000, None, "short"])
@@ -484,6 +518,8 @@ def test_a_setting_for_a_field_that_does_not_exist_is_a_problem(setting, told):
         ({"sheet": "Leads [a]"}, "a sheet's name cannot hold"),
         ({"print_header": "{{ lead.nam }}"}, "unknown"),
         ({"widths": {"a": 0}}, "greater than 0"),
+        ({"notes": {"a": "x\x0b"}}, "control character"),
+        ({"totals_label": "x\x00"}, "control character"),
     ],
 )
 def test_a_bad_value_is_refused_when_the_batch_file_is_read(setting, told):

@@ -6,6 +6,7 @@ cannot say, `template` fills a workbook of the user's own. Here is what stands i
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from leadferry.formats.xlsx.settings import (
     Chart,
     Choices,
     Color,
+    Label,
     Note,
     NumberFormat,
     SheetTitle,
@@ -103,7 +105,7 @@ class Xlsx(FormatBase):
     totals: dict[str, Aggregate] = Field(
         default={}, description="A row below the leads, by field: sum, average, count, min, max."
     )
-    totals_label: str = Field(default="Total", max_length=100)
+    totals_label: Label = Field(default="Total", description="In the first column, unless that has a total.")
     choices: dict[str, Choices] = Field(default={}, description="Drop-down lists, by field.")
     links: tuple[str, ...] = Field(
         default=(), description="Fields whose web and mail addresses (https://…, mailto:…) can be clicked."
@@ -248,7 +250,8 @@ class _Writing:
         return Summary(counts=counts, kind=wanted.kind, title=title, sheet=name, most=wanted.most)
 
     def _render(self, template: str | None) -> str:
-        return render(template, self._context.variables) if template else ""
+        told = render(template, self._context.variables) if template else ""
+        return re.sub(r"[\x00-\x1f\ufffe\uffff]", " ", told)  # names may hold what XML cannot
 
     def _with_formulas(self, source: Source) -> Iterator[pl.DataFrame]:
         while (frame := source.take(1 << 62)) is not None:
@@ -397,7 +400,7 @@ def _departure(delivery: Mapping[str, Any]) -> str:
 def _widths(source: Source, given: Mapping[str, float]) -> list[float]:
     """Return the widths of the columns, the same however the leads are divided into frames."""
     sample = source.peek(_MEASURED_ROWS)
-    longest = sample.select(_longest(name) for name in sample.columns).row(0)
+    longest = sample.select(_longest(name, dtype) for name, dtype in sample.schema.items()).row(0)
     fitting = [
         min(max(len(name) * 1.1 + 3, (most or 0) + 1.0, _NARROWEST), _WIDEST)
         for name, most in zip(sample.columns, longest, strict=True)
@@ -405,10 +408,11 @@ def _widths(source: Source, given: Mapping[str, float]) -> list[float]:
     return [float(given.get(name, round(fit, 1))) for name, fit in zip(sample.columns, fitting, strict=True)]
 
 
-def _longest(column: str) -> pl.Expr:
+def _longest(column: str, dtype: pl.DataType) -> pl.Expr:
     import polars as pl
 
-    return pl.col(column).cast(pl.String).str.len_chars().max()
+    shown = pl.col(column).round(2) if dtype.is_float() else pl.col(column)
+    return shown.cast(pl.String).str.len_chars().max()
 
 
 def _shown(frame: pl.DataFrame) -> dict[str, str]:

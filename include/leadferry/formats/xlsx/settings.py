@@ -66,7 +66,16 @@ Choices = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_choice
 
 Width = Annotated[float, Field(gt=0, le=255)]
 Aggregate = Literal["sum", "average", "count", "min", "max"]
-Note = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+def _printable(text: str) -> str:
+    if re.search(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]", text):
+        raise ValueError("there is a control character in it, which Excel forbids")
+    return text
+
+
+Note = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_printable)]
+Label = Annotated[str, Field(max_length=100), AfterValidator(_printable)]
 
 
 class Chart(BaseModel):
