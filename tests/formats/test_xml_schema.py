@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from batches import add_leads, folder, make_batch, rows
 from contracts.format_contract import FormatContract, context, frame, written
+from ferry import Ferry
 from leadferry.errors import RenderError
 from leadferry.formats import Format
 from leadferry.formats.xml import Xml
@@ -280,3 +282,31 @@ def test_nothing_is_written_after_what_does_not_fit(config):
 
 def test_the_docs_name_the_key():
     assert "| `schema` |" in (Path(__file__).parents[2] / "docs/formats/xml.md").read_text()
+
+
+@pytest.mark.req("R090")
+def test_leads_that_do_not_fit_are_back_in_the_queue_and_nothing_is_sent(
+    config, database, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LEADFERRY_CONFIG", str(config))
+    inbox = tmp_path / "inbox"
+    batch = make_batch(
+        fields=[{"to": name, "from": name} for name in ("id", "name", "zip")],
+        files=[
+            {
+                "name": "leads.xml",
+                "format": {"type": "xml", "schema": "schemas/leads.xsd", "names": {"id": "@id"}},
+            }
+        ],
+        destinations=[folder(inbox)],
+    )
+    for code in ("02138", "SECRET"):
+        add_leads(database, fields={"name": "A", "zip": code})
+    ferry = Ferry(database, tmp_path / "archive")
+    claimed = ferry.extract(batch)
+    (config / "schemas/leads.xsd").unlink()
+    with pytest.raises(RenderError, match="line 4, element 'zip' breaks the rule cvc-pattern-valid"):
+        ferry.render(claimed)
+    ferry.settle(claimed)
+    assert not inbox.exists()
+    assert rows(database, "SELECT count(*) FROM pending") == [(2,)]
