@@ -41,6 +41,7 @@ def keys(monkeypatch):
     ):
         connection = json.dumps({"conn_type": "generic", "password": password})
         monkeypatch.setenv(f"AIRFLOW_CONN_{name}", connection)
+    monkeypatch.setenv("AIRFLOW_CONN_BAD_KEY", "{salt")
 
 
 @pytest.mark.req("R070")
@@ -154,6 +155,10 @@ def test_no_two_of_many_people_share_a_pseudonym(keys):
         ({"pseudonym": "nowhere"}, "no Airflow connection 'nowhere'"),
         ({"hash": {"algorithm": "sha256", "key": "no_key"}}, "'no_key' is the key, and must have at least 1"),
         ({"pseudonym": "no_key"}, "'no_key' is the key, and must have at least 16"),
+        (
+            {"pseudonym": "bad_key"},
+            r"'bad_key', whose password is the key, cannot be read \(JSONDecodeError\)",
+        ),
         ({"pseudonym": "short_key"}, "'short_key' is the key, and must have at least 16"),
     ],
 )

@@ -192,20 +192,28 @@ def _each(values: pl.Series, one: Callable[[str], str]) -> pl.Series:
     return pl.Series([None if value is None else one(value) for value in values.to_list()], dtype=pl.String)
 
 
+_NO_KEY = "Add or correct the connection in Airflow or in the secrets backend, then clear the task 'render'"
+
+
 def _secret(connection_id: str, *, least: int = 1) -> bytes:
     """Return the password of an Airflow connection.
 
     It is read once for every time that a batch's mapping is loaded, so one file is never made with two keys.
     """
     from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowException
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
         password = Connection.get(connection_id).password or ""
-    except (AirflowException, ImportError):
+    except AirflowNotFoundException:
         raise RenderError(
             f"There is no Airflow connection {connection_id!r}, whose password should be the key",
-            hint="Add the connection in Airflow or in the secrets backend, then clear the task 'render'",
+            hint=_NO_KEY,
+        ) from None
+    except Exception as error:  # noqa: BLE001 - secrets backends raise many kinds, and a text may hold the secret
+        raise RenderError(
+            f"The Airflow connection {connection_id!r}, whose password is the key, cannot be read ({type(error).__name__})",
+            hint=_NO_KEY,
         ) from None
     if len(password) < least:
         raise RenderError(
