@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from leadferry.archive import Archive, HashingFile
+from leadferry.archive import Archive
 from leadferry.errors import StoreError
 
 CONTENT = b"Lead,Email\n1,lead1@example.com\n"
@@ -25,9 +28,9 @@ def any_archive(request, tmp_path):
 
 
 def publish(archive, key="acme/1/leads", content=CONTENT):
-    with archive.workspace() as workspace:
-        (workspace / "leads").write_bytes(content)
-        archive.publish(workspace / "leads", key)
+    with archive.new_file() as file:
+        file.write(content)
+        archive.publish(file, key)
 
 
 def test_what_was_published_is_read_back(any_archive):
@@ -61,46 +64,54 @@ def test_a_file_that_is_not_there_is_named(any_archive):
         pass
 
 
-def test_the_workspace_is_empty_again_whatever_happened(archive):
-    given = []
-
-    def fail_half_way():
-        with archive.workspace() as workspace:
-            given.append(workspace)
-            (workspace / "half").write_text("half a fi")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail_half_way()
-    assert not given[0].exists()
+def names(archive):
+    return [path for path in Path(str(archive.root)).rglob("*") if path.is_file()]
 
 
-def test_what_killed_renders_left_behind_can_be_removed(archive):
+@pytest.fixture(params=["without a name", "with a private name"])
+def kind_of_file(request, monkeypatch):
+    """File systems with files without a name, and those without."""
+    if request.param == "with a private name":
+        monkeypatch.delattr("os.O_TMPFILE", raising=False)
+
+
+@pytest.mark.req("R093", "R223")
+def test_a_file_that_was_not_published_leaves_nothing(archive, kind_of_file):
+    with archive.new_file() as file:
+        file.write(CONTENT)
+    assert names(archive) == []
+
+
+@pytest.mark.req("R223")
+def test_a_killed_process_leaves_nothing_behind(archive):
+    script = (
+        "import os, signal, sys\n"
+        "from leadferry.archive import Archive\n"
+        "file = Archive(sys.argv[1]).new_file()\n"
+        "file.write(b'leads in clear' * 100_000)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(archive.root)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert names(archive) == []
+
+
+def test_a_published_file_has_its_key_and_no_other_name(archive, kind_of_file):
     publish(archive)
-    with archive.workspace() as workspace:
-        left = workspace.with_name("render-killed")
-        left.mkdir()
-        (left / "half").write_text("half a fi")
-    archive.remove_unfinished()
-    assert not left.exists()
-    with archive.local_copy("acme/1/leads", sha256=SHA256):
-        pass
+    assert names(archive) == [Path(str(archive.root)) / "acme/1/leads"]
 
 
 def test_an_archive_that_cannot_be_written_says_where_and_why(tmp_path):
     archive = Archive(str(tmp_path / "archive"))
-    with archive.workspace() as workspace:
-        (workspace / "leads").write_bytes(CONTENT)
+    with archive.new_file() as file:
+        file.write(CONTENT)
         (Path(str(archive.root)) / "acme").write_text("a file where a folder should be")
         with pytest.raises(StoreError, match=r"cannot be written \((NotADirectory|FileExists)Error"):
-            archive.publish(workspace / "leads", "acme/1/leads")
+            archive.publish(file, "acme/1/leads")
 
 
-def test_files_in_the_archive_are_for_this_user_only(archive):
-    with archive.workspace() as workspace:
-        with HashingFile(workspace / "leads") as out:
-            out.write(CONTENT)
-        archive.publish(workspace / "leads", "acme/1/leads")
+def test_files_in_the_archive_are_for_this_user_only(archive, kind_of_file):
+    publish(archive)
     stored = Path(str(archive.root)) / "acme/1/leads"
     assert os.stat(stored).st_mode & 0o777 == 0o600  # noqa: PTH116 the mode is the point
 
@@ -114,25 +125,20 @@ def test_the_archive_is_what_the_environment_names(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("blocks", [[], [b""], [CONTENT], [b"a" * 3_000_000, b"b" * 5, b"c" * 2_000_000]])
-def test_the_hash_and_size_are_those_of_what_was_written(tmp_path, blocks):
-    with HashingFile(tmp_path / "file") as out:
+def test_the_hash_and_size_are_those_of_what_was_written(archive, blocks):
+    with archive.new_file() as file:
         for block in blocks:
-            assert out.write(block) == len(block)
-    content = (tmp_path / "file").read_bytes()
+            assert file.write(block) == len(block)
+        file.finish()
+        content = Path(file.path).read_bytes()
     assert content == b"".join(blocks)
-    assert (out.sha256, out.size) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert (file.sha256, file.size) == (hashlib.sha256(content).hexdigest(), len(content))
 
 
-def test_a_buffer_that_is_reused_after_writing_does_not_change_the_hash(tmp_path):
+def test_a_buffer_that_is_reused_after_writing_does_not_change_the_hash(archive):
     buffer = bytearray(b"first")
-    with HashingFile(tmp_path / "file") as out:
-        out.write(buffer)
+    with archive.new_file() as file:
+        file.write(buffer)
         buffer[:] = b"other"
-    assert out.sha256 == hashlib.sha256(b"first").hexdigest()
-
-
-def test_an_existing_file_is_not_written_over(tmp_path):
-    (tmp_path / "file").write_text("here first")
-    with pytest.raises(FileExistsError):
-        HashingFile(tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "here first"
+        file.finish()
+    assert file.sha256 == hashlib.sha256(b"first").hexdigest()

@@ -143,9 +143,9 @@ def test_every_zone_that_may_be_written_can_be_used():
     ("schedule", "aloud"),
     [
         (timed("09:00", on="weekdays"), "weekdays at 09:00"),
-        (timed("17:30", "08:00"), "days at 08:00 and 17:30"),
+        (timed("17:30", "08:00"), "every day at 08:00 and 17:30"),
         (timed("08:00", on=("thu", "mon", "sat")), "mon, thu and sat at 08:00"),
-        (timed(*(f"{hour:02}:15" for hour in range(24))), "days, 24 times from 00:15 to 23:15"),
+        (timed(*(f"{hour:02}:15" for hour in range(24))), "every day, 24 times from 00:15 to 23:15"),
     ],
 )
 def test_a_schedule_can_be_read_aloud(schedule, aloud):

@@ -10,18 +10,18 @@ import contextlib
 import hashlib
 import os
 import queue
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from leadferry.errors import StoreError
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
     from upath import UPath
 
 _UNFINISHED = ".unfinished"
@@ -51,39 +51,48 @@ class Archive:
     def _is_folder(self) -> bool:
         return self.root.protocol in {"", "file", "local"}
 
-    @contextmanager
-    def workspace(self) -> Iterator[Path]:
-        """Give a private local folder for unfinished files; empty again afterwards, whatever happened.
-
-        For a folder archive it lies inside, so that publishing is a rename and not a copy.
-        """
-        parent = None
+    def new_file(self) -> NewFile:
+        """Open a file that nobody can see, and that is gone with this process unless it is published."""
+        folder = None
         if self._is_folder:
-            parent = Path(str(self.root)) / _UNFINISHED
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix="render-") as folder:
-            yield Path(folder)
+            folder = Path(str(self.root)) / _UNFINISHED
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return NewFile(folder)
 
-    def publish(self, local: Path, key: str) -> None:
-        """Put a complete file under its key; it is moved or uploaded whole, or not at all.
+    def publish(self, file: NewFile, key: str) -> None:
+        """Put a file under its key; it appears whole, or not at all. A key that is there has these bytes already.
 
         Raises:
             StoreError: the archive cannot be written.
         """
         target = self.root / key
         try:
+            file.finish()
             if self._is_folder:
-                final = Path(str(target))
-                final.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-                local.replace(final)
-                _sync(final.parent)
+                self._link(file, Path(str(target)))
             else:
-                target.fs.put_file(str(local), target.path)
+                target.fs.put_file(file.path, target.path)
         except OSError as error:
             raise StoreError(
                 f"The archive {self.root} cannot be written ({type(error).__name__}, {os.strerror(error.errno or 0)})",
                 hint="Check LEADFERRY_ARCHIVE, its permissions and free space; nothing was sent",
             ) from None
+
+    def _link(self, file: NewFile, final: Path) -> None:
+        final.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        folder_handle = os.open(final.parent, os.O_RDONLY)
+        try:
+            # By the folder's handle, because only then Python asks for linkat(2), which follows /proc/self/fd.
+            os.link(file.path, final.name, dst_dir_fd=folder_handle, follow_symlinks=True)
+        except FileExistsError:
+            pass  # the key has the hash in it
+        finally:
+            os.close(folder_handle)
+        root = Path(str(self.root))
+        for folder in [final.parent, *final.parent.parents]:
+            _sync(folder)
+            if folder == root:
+                break
 
     @contextmanager
     def local_copy(self, key: str, *, sha256: str) -> Iterator[Path]:
@@ -115,11 +124,6 @@ class Archive:
             target.fs.get_file(target.path, str(folder / "file"))
         return folder / "file"
 
-    def remove_unfinished(self) -> None:
-        """Delete what killed renders left behind; call it only when none is running."""
-        if self._is_folder:
-            shutil.rmtree(Path(str(self.root)) / _UNFINISHED, ignore_errors=True)
-
 
 def _sync(folder: Path) -> None:
     """Make a rename survive a power cut."""
@@ -130,17 +134,32 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-class HashingFile(RawIOBase):
-    """A file that is hashed while it is written: the hash costs a second thread instead of a second pass."""
+class NewFile(RawIOBase):
+    """A file that is hashed while it is written: the hash costs a second thread instead of a second pass.
 
-    def __init__(self, path: Path) -> None:
-        """Create the file, readable by nobody else."""
-        self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", 0)
+    It has no name (Linux's O_TMPFILE), so that a killed process leaves nothing behind, least of all leads in clear.
+    Where the file system has no such files, it has a name in a private folder until it is published or closed.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        """Create the file, readable by nobody else.
+
+        Args:
+            folder: on the file system on which it is to be published; the temporary directory when left out.
+        """
+        self._handle, self._name = _nameless(folder or Path(tempfile.gettempdir()))
         self._hash = hashlib.sha256()
         self._blocks: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
-        self._thread = threading.Thread(target=self._hash_blocks, name="hashing", daemon=True)
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._hash_blocks, name="hashing", daemon=True
+        )
         self._thread.start()
         self.size = 0
+
+    @property
+    def path(self) -> str:
+        """Where this process can read it, published or not."""
+        return self._name or f"/proc/self/fd/{self._handle}"
 
     def _hash_blocks(self) -> None:
         while (block := self._blocks.get()) is not None:
@@ -150,24 +169,44 @@ class HashingFile(RawIOBase):
         """Say that it can be written."""
         return True
 
-    def write(self, data: bytes, /) -> int:  # type: ignore[override] # every caller writes bytes
+    def write(self, data: Buffer, /) -> int:
         """Write all of `data`."""
         block = bytes(data)
         self._blocks.put(block)
-        self._file.write(block)
+        left = memoryview(block)
+        while left:
+            left = left[os.write(self._handle, left) :]
         self.size += len(block)
         return len(block)
 
-    def close(self) -> None:
-        """Write everything to disk and finish the hash."""
-        if not self.closed:
+    def finish(self) -> None:
+        """Write everything to disk and finish the hash; nothing can be written after it."""
+        if self._thread is not None:
             self._blocks.put(None)
             self._thread.join()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            self._thread = None
+            os.fsync(self._handle)
+
+    def close(self) -> None:
+        """Let go of the file; unless it was published, it is gone."""
+        if not self.closed:
+            self._blocks.put(None)
+            if self._thread is not None:
+                self._thread.join()
+            os.close(self._handle)
+            if self._name:
+                Path(self._name).unlink(missing_ok=True)
         super().close()
 
     @property
     def sha256(self) -> str:
-        """Hex digest of everything written; final once the file is closed."""
+        """Hex digest of everything written; final once the file is finished."""
         return self._hash.hexdigest()
+
+
+def _nameless(folder: Path) -> tuple[int, str | None]:
+    """Open a file without a name, or, where there are none (macOS, some network file systems), one with a private name."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), None
+    except (AttributeError, OSError):
+        return tempfile.mkstemp(dir=folder)

@@ -123,7 +123,7 @@ class _Sender:
             try:
                 self._bring_home(dispatches[0].parcel_key)
             except DeliveryError as error:
-                _log.warning("Parcel %s to %s: %s", dispatches[0].parcel_key, self.destination.where, error)
+                _log.warning("Parcel %s: %s", dispatches[0].parcel_key, error)
                 complete = False
                 yield error
                 if self._out_of_reach:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from leadferry.archive import Archive, HashingFile
+from leadferry.archive import Archive
 from leadferry.batch.files import OutputFile
 from leadferry.batch.model import Batch
 from leadferry.delivery import control
@@ -49,8 +49,7 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
     if _withhold(database, batch, mapping, delivery):
         delivery = ledger.get_delivery(database, delivery_id)
     renderer = _Renderer(database, archive, delivery, batch, mapping)
-    with archive.workspace() as workspace:
-        files = list(renderer.render_all(workspace))
+    files = list(renderer.render_all())
     return ledger.record_files(database, delivery_id, files, _plan(batch, delivery, files))
 
 
@@ -75,48 +74,44 @@ class _Renderer:
     batch: Batch
     mapping: Mapping
 
-    def render_all(self, workspace: Path) -> Iterator[RenderedFile]:
+    def render_all(self) -> Iterator[RenderedFile]:
         """Yield the files with leads, then those that tell of them."""
         files: list[RenderedFile] = []
         for file in self.batch.files:
-            files += self._render(file, workspace)
+            files += self._render(file)
         yield from files
         for content, companion in control.companions(self.batch, self.delivery, files):
-            path = workspace / "companion"
-            path.write_bytes(content)
-            yield self._publish(path, companion)
+            with self.archive.new_file() as out:
+                out.write(content)
+                self.archive.publish(out, companion.archive_key)
+            yield companion
 
-    def _render(self, file: OutputFile, workspace: Path) -> list[RenderedFile]:
+    def _render(self, file: OutputFile) -> list[RenderedFile]:
         done: list[RenderedFile] = []
         for pile in piles(self.database, self.delivery, file):
             frames = lead_frames(self.database, self.mapping, self.delivery.id, where=pile.where)
             stream = MappedStream(self.mapping, frames)
-            done += self._parts(file, pile, stream, workspace, first=len(done) + 1)
+            done += self._parts(file, pile, stream, first=len(done) + 1)
             stream.report()
         return done
 
     def _parts(
-        self, file: OutputFile, pile: Pile, stream: MappedStream, workspace: Path, *, first: int
+        self, file: OutputFile, pile: Pile, stream: MappedStream, *, first: int
     ) -> Iterator[RenderedFile]:
         """Cut a pile into parts, each a complete file, until no lead is left."""
         left, part = pile.leads, 0
         while left or not part:
             part += 1
-            writer = _PartWriter(self, file, pile, part, workspace / file.id)
-            rows = writer.write(stream, left)
-            left -= rows
-            yield self._publish(writer.path, writer.describe(rows, number=first + part - 1))
-
-    def _publish(self, path: Path, file: RenderedFile) -> RenderedFile:
-        self.archive.publish(path, file.archive_key)
-        return file
+            with closing(_PartWriter(self, file, pile, part)) as writer:
+                rows = writer.write(stream, left)
+                left -= rows
+                yield writer.publish(rows, number=first + part - 1)
 
 
 class _PartWriter:
     """Writes one part; smaller than asked for when it would have more bytes than the file may have."""
 
-    def __init__(self, renderer: _Renderer, file: OutputFile, pile: Pile, part: int, path: Path) -> None:
-        self.path = path
+    def __init__(self, renderer: _Renderer, file: OutputFile, pile: Pile, part: int) -> None:
         self._renderer = renderer
         self._file = file
         values = file_variables(
@@ -130,7 +125,11 @@ class _PartWriter:
         self._name = f"{test_mark(renderer.delivery)}{file_name(file.name, values)}"
         values["file"]["name"] = self._name
         self._values = values
-        self._out: HashingFile | None = None
+        self._out = renderer.archive.new_file()
+
+    def close(self) -> None:
+        """Let go of the file, published or not."""
+        self._out.close()
 
     def write(self, stream: MappedStream, left: int) -> int:
         """Write at most `left` leads and return how many were written."""
@@ -149,7 +148,7 @@ class _PartWriter:
         while True:
             frame = pl.concat(stream.take(min(rows, sample)))
             self._write([frame], frame.height)
-            size = self._size()
+            size = self._out.size
             if size <= most and (frame.height == rows or sample >= rows):
                 return frame.height
             fitting = max(1, int(frame.height * most / size * 0.95))
@@ -167,26 +166,20 @@ class _PartWriter:
         )
 
     def _write(self, frames: Iterable[pl.DataFrame], rows: int) -> None:
-        self.path.unlink(missing_ok=True)
+        if self._out.size:
+            self._out.close()
+            self._out = self._renderer.archive.new_file()
         context = FileContext(columns=self._renderer.mapping.columns, rows=rows, variables=self._values)
-        with HashingFile(self.path) as out:
-            self._file.format.write(frames, cast("BinaryIO", out), context)
-        self._out = out
+        self._file.format.write(frames, cast("BinaryIO", self._out), context)
 
-    def _size(self) -> int:
-        return self._written.size
-
-    @property
-    def _written(self) -> HashingFile:
-        assert self._out is not None  # noqa: S101 write() came before
-        return self._out
-
-    def describe(self, rows: int, *, number: int) -> RenderedFile:
-        """Return what the ledger says of the part; `number` counts over all segments."""
-        out = self._written
+    def publish(self, rows: int, *, number: int) -> RenderedFile:
+        """Put the part into the archive and return what the ledger says of it; `number` counts over all segments."""
+        out = self._out
+        out.finish()
         delivery, batch = self._renderer.delivery, self._renderer.batch
         # The hash in the key keeps a second, crashed or concurrent render from ever touching other bytes.
         key = f"{batch.id}/{delivery.id}/{self._file.id}-{number}-{out.sha256[:16]}"
+        self._renderer.archive.publish(out, key)
         return RenderedFile(
             kind=FileKind.LEADS,
             key=self._file.id,

@@ -121,7 +121,10 @@ class Timed(BaseModel):
 
     def __str__(self) -> str:
         """Say it as one would aloud: `weekdays at 09:00 and 17:30`."""
-        days = self.on if isinstance(self.on, str) else _spoken(sorted(self.on, key=WEEKDAYS.index))
+        if isinstance(self.on, str):
+            days = "every day" if self.on == "days" else self.on
+        else:
+            days = _spoken(sorted(self.on, key=WEEKDAYS.index))
         times = [_write_clock(at) for at in sorted(self.at)]
         if len(times) > _SPOKEN_TIMES:
             return f"{days}, {len(times)} times from {times[0]} to {times[-1]}"

@@ -366,9 +366,11 @@ def _settle(connection: Connection, delivery_id: int, *, reason: str | None = No
     target = _target_state(connection, delivery_id, state)
     returned = 0
     if target is not state:
+        reason = reason or _why(connection, delivery_id)
         if target is DeliveryState.FAILED:
             returned = _give_back(connection, delivery_id)
-        _move(connection, delivery_id, target, reason=reason or _why(connection, delivery_id), ends=True)
+            reason = reason or "no file was rendered, see the log of the failed task"
+        _move(connection, delivery_id, target, reason=reason, ends=True)
     return _settlement(connection, delivery_id, returned=returned)
 
 
