@@ -54,7 +54,8 @@ from leadferry.templates import Template, render
 if TYPE_CHECKING:
     import polars as pl
 
-_NARROWEST, _WIDEST = 8.0, 60.0
+_NARROWEST, _WITH_TOTAL, _WIDEST = 8.0, 18.0, 60.0
+"""Widths in characters; a total is longer than what it adds up, and Excel shows #### where it does not fit."""
 _MEASURED_ROWS = 100
 _DIGITS = 15
 """Excel keeps so many digits of a number and makes the others 0."""
@@ -312,7 +313,7 @@ class _Writing:
             banded_color=wanted.banded_color,
             freeze=(int(wanted.freeze_header), wanted.freeze_columns),
             autofilter=wanted.autofilter,
-            widths=_widths(self._source, wanted.widths),
+            widths=_widths(self._source, wanted.widths, totals=wanted.totals),
             numbers=[name for name, dtype in schema.items() if dtype.is_numeric()],
             dates=[name for name, dtype in schema.items() if dtype.is_temporal()],
             formats=_shown(self._source.first) | wanted.number_formats,
@@ -397,12 +398,15 @@ def _departure(delivery: Mapping[str, Any]) -> str:
     return f"{local.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _widths(source: Source, given: Mapping[str, float]) -> list[float]:
+def _widths(source: Source, given: Mapping[str, float], *, totals: Iterable[str]) -> list[float]:
     """Return the widths of the columns, the same however the leads are divided into frames."""
     sample = source.peek(_MEASURED_ROWS)
     longest = sample.select(_longest(name, dtype) for name, dtype in sample.schema.items()).row(0)
     fitting = [
-        min(max(len(name) * 1.1 + 3, (most or 0) + 1.0, _NARROWEST), _WIDEST)
+        min(
+            max(len(name) * 1.1 + 3, (most or 0) + 1.0, _WITH_TOTAL if name in totals else _NARROWEST),
+            _WIDEST,
+        )
         for name, most in zip(sample.columns, longest, strict=True)
     ]
     return [float(given.get(name, round(fit, 1))) for name, fit in zip(sample.columns, fitting, strict=True)]
