@@ -155,10 +155,7 @@ def test_no_two_of_many_people_share_a_pseudonym(keys):
         ({"pseudonym": "nowhere"}, "no Airflow connection 'nowhere'"),
         ({"hash": {"algorithm": "sha256", "key": "no_key"}}, "'no_key' is the key, and must have at least 1"),
         ({"pseudonym": "no_key"}, "'no_key' is the key, and must have at least 16"),
-        (
-            {"pseudonym": "bad_key"},
-            r"'bad_key', whose password is the key, cannot be read \(JSONDecodeError\)",
-        ),
+        ({"pseudonym": "bad_key"}, "no Airflow connection 'bad_key'"),
         ({"pseudonym": "short_key"}, "'short_key' is the key, and must have at least 16"),
     ],
 )
