@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from leadferry.formats import Format
+from leadferry.packing import Compression, Encryption
+from leadferry.packing.pipeline import Packing
 from leadferry.templates import FileNameTemplate, Template
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
@@ -76,12 +78,29 @@ class OutputFile(_Model):
         description="Template of the file name, for example {{ batch.id }}_{{ delivery.date }}.csv"
     )
     format: Format
+    compress: Compression | None = Field(
+        default=None, description="gzip, zip or zstd; the ending is added to the name."
+    )
+    encrypt: Encryption | None = Field(
+        default=None, description="Encrypt after compressing: zip_aes, pgp, age or xlsx_password."
+    )
     split: Split | None = Field(default=None, description="Divide into parts by number of leads or bytes.")
     segment: Segment | None = Field(default=None, description="Divide into files by the value of a field.")
     checksum: Literal["sha256"] | None = Field(
         default=None,
         description="Also send a file with the checksum, named like the file with .sha256 behind it.",
     )
+
+    @property
+    def packing(self) -> Packing:
+        """What happens to the rendered bytes."""
+        return Packing(compress=self.compress, encrypt=self.encrypt)
+
+    @model_validator(mode="after")
+    def _can_be_packed(self) -> Self:
+        for problem in self.packing.problems(format_type=self.format.type):
+            raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _parts_have_different_names(self) -> Self:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from leadferry.archive import Archive
 from leadferry.batch.files import OutputFile
+from leadferry.batch.load import config_folder
 from leadferry.batch.model import Batch
 from leadferry.delivery import control
 from leadferry.delivery.cuts import Pile, piles, withhold_unknown_segments
@@ -122,7 +123,8 @@ class _PartWriter:
             file_parts=pile.parts(file),
             file_segment=pile.segment,
         )
-        self._name = f"{test_mark(renderer.delivery)}{file_name(file.name, values)}"
+        plain = f"{test_mark(renderer.delivery)}{file_name(file.name, values)}"
+        self._name = file.packing.file_name(plain)
         values["file"]["name"] = self._name
         self._values = values
         self._out = renderer.archive.new_file()
@@ -170,7 +172,11 @@ class _PartWriter:
             self._out.close()
             self._out = self._renderer.archive.new_file()
         context = FileContext(columns=self._renderer.mapping.columns, rows=rows, variables=self._values)
-        self._file.format.write(frames, cast("BinaryIO", self._out), context)
+        form, packing = self._file.format, self._file.packing
+        with packing.open(
+            cast("BinaryIO", self._out), name=self._name, extension=form.extension, config=config_folder()
+        ) as packer:
+            form.write(frames, cast("BinaryIO", packer), context)
 
     def publish(self, rows: int, *, number: int) -> RenderedFile:
         """Put the part into the archive and return what the ledger says of it; `number` counts over all segments."""
@@ -188,7 +194,7 @@ class _PartWriter:
             sha256=out.sha256,
             size=out.size,
             rows=rows,
-            media_type=self._file.format.media_type,
+            media_type=self._file.packing.media_type(self._file.format.media_type),
             archive_key=key,
         )
 

@@ -121,6 +121,7 @@ class Timed(BaseModel):
 
     def __str__(self) -> str:
         """Say it as one would aloud: `weekdays at 09:00 and 17:30`."""
+        days: str
         if isinstance(self.on, str):
             days = "every day" if self.on == "days" else self.on
         else:
