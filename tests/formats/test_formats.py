@@ -149,10 +149,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("page", "example"), EXAMPLES, ids=[page.stem for page, _ in EXAMPLES])
-def test_every_example_in_the_docs_is_a_format(page, example, tmp_path):
-    (tmp_path / "schemas").mkdir()
-    (tmp_path / "schemas/acme.xsd").write_text('<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"/>')
-    wanted = TypeAdapter(Format).validate_python(from_yaml(example), context={"config": tmp_path})
+def test_every_example_in_the_docs_is_a_format(page, example):
+    wanted = TypeAdapter(Format).validate_python(from_yaml(example))
     assert wanted.type == page.stem
 
 
