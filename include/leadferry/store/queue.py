@@ -13,9 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     ColumnElement,
     Connection,
     Row,
+    Text,
+    cast,
     delete,
     exists,
     func,
@@ -421,20 +425,30 @@ class _Claimer:
         """Keep back the delivery's leads that fail a rule, each with the rule's name; return how many."""
         if self.selection.failed_rule is None or self.kind is DeliveryKind.TEST:
             return 0
+        for failing in self._failing(delivery_id, self.selection.failed_rule):
+            ids = func.unnest(cast(literal(failing.lead_ids, Text), ARRAY(BigInteger)))
+            rows = select(literal(delivery_id), ids, literal(failing.reason))
+            names = ["delivery_id", "lead_id", "reason"]
+            self.connection.execute(insert(withheld).from_select(names, rows))
+        kept_back = select(func.count()).where(withheld.c.delivery_id == delivery_id)
+        count: int = self.connection.scalars(kept_back).one()
+        return count
+
+    def _failing(self, delivery_id: int, failed_rule: ColumnElement[Any]) -> Sequence[Row[Any]]:
+        """Return for each rule the ids of the delivery's leads that fail it, as the text of an array.
+
+        A query of its own, since PostgreSQL shares the work of judging among several processes only
+        where nothing is written: half the time for a million leads.
+        """
         judged = (
-            select(queue_entry.c.lead_id, self.selection.failed_rule.label("reason"))
+            select(queue_entry.c.lead_id, failed_rule.label("reason"))
             .join(lead, lead.c.id == queue_entry.c.lead_id)
             .where(queue_entry.c.lot_id.in_(lots_of(self.connection, delivery_id)))
             .subquery()
         )
-        failing = select(literal(delivery_id), judged.c.lead_id, judged.c.reason).where(
-            judged.c.reason.is_not(None)
-        )
-        names = ["delivery_id", "lead_id", "reason"]
-        self.connection.execute(insert(withheld).from_select(names, failing))
-        kept_back = select(func.count()).where(withheld.c.delivery_id == delivery_id)
-        count: int = self.connection.scalars(kept_back).one()
-        return count
+        ids = cast(func.array_agg(judged.c.lead_id), Text).label("lead_ids")
+        by_rule = select(judged.c.reason, ids).where(judged.c.reason.is_not(None)).group_by(judged.c.reason)
+        return self.connection.execute(by_rule).all()
 
     def _count(self, delivery_id: int) -> int:
         counted = select(func.count()).select_from(queue_entry).join(lot, lot.c.id == queue_entry.c.lot_id)
