@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,24 @@ def deliveries(
     rows = history.deliveries(lead_store(), batch, limit=count)
     brief = ["id", "state", "included", "withheld", "departs_at", "files", "reason"]
     show(rows, as_json=as_json, title=f"Deliveries of {batch}", columns=columns, brief=brief)
+
+
+@app.command()
+def preview(
+    batch: Annotated[str, typer.Argument(help="The batch's id.")],
+    *,
+    count: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many leads at most.")] = 5,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the files.")] = Path("preview"),
+) -> None:
+    """Render a few waiting leads as the batch would deliver them now; nothing is claimed or sent."""
+    from leadferry.batch.load import config_folder, load_batch
+    from leadferry.delivery.preview import preview as render_preview
+
+    found = load_batch(batch, config=config_folder())
+    now = datetime.now(UTC)
+    actor = getpass.getuser()
+    for path in render_preview(lead_store(), found, out, leads=count, now=now, actor=actor):
+        typer.echo(str(path))
 
 
 @dispatch.command("list")

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from leadferry.store.database import Database
 from leadferry.store.queue import lots_of
-from leadferry.store.tables import delivery, lead, queue_entry, withheld
+from leadferry.store.tables import delivery, lead, pending, queue_entry, withheld
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,6 +69,35 @@ def read_ids(database: Database, delivery_id: int, *, where: ColumnElement[bool]
     with database.transaction() as connection:
         query = _query(delivery_id, lots_of(connection, delivery_id), {"id": lead.c.id}, where=where)
         return list(connection.scalars(query))
+
+
+def peek(  # noqa: PLR0913  (one query's clauses)
+    database: Database,
+    batch_no: int,
+    columns: Mapping[str, ColumnElement[Any]],
+    *,
+    where: ColumnElement[bool] | None,
+    order: str,
+    limit: int,
+) -> pl.DataFrame:
+    """Return the first leads that wait for a batch, without touching them; all columns text but a numeric first one."""
+    import polars as pl
+
+    expressions = [expression.label(name) for name, expression in columns.items()]
+    waiting = (
+        select(*expressions)
+        .join_from(pending, lead, lead.c.id == pending.c.lead_id)
+        .where(pending.c.batch_no == batch_no)
+        .limit(limit)
+    )
+    place = (pending.c.received_at, pending.c.lead_id)
+    descending = order == "newest"
+    waiting = waiting.order_by(*(column.desc() if descending else column.asc() for column in place))
+    with database.transaction() as connection:
+        rows = connection.execute(waiting if where is None else waiting.where(where)).all()
+    first, *others = columns
+    schema = {first: pl.Int64, **dict.fromkeys(others, pl.String)}
+    return pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
 
 
 def _query(

@@ -1,0 +1,108 @@
+"""What a batch would deliver: a few of the waiting leads, rendered as files, without claiming anything."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from leadferry.batch.files import OutputFile
+from leadferry.batch.load import config_folder
+from leadferry.batch.model import Batch
+from leadferry.delivery.extract import collects_from
+from leadferry.delivery.variables import file_variables, recipient_zone
+from leadferry.formats.base import FileContext
+from leadferry.mapping.fields import LEAD_ID, Mapping
+from leadferry.mapping.rules import failed_rule
+from leadferry.mapping.sources import source
+from leadferry.packing.pipeline import Packing
+from leadferry.states import DeliveryKind, DeliveryState
+from leadferry.store.audit import record
+from leadferry.store.database import Database
+from leadferry.store.leads import peek
+from leadferry.store.ledger import Delivery
+from leadferry.store.queue import route_new_leads
+from leadferry.store.tables import lead
+from leadferry.templates import file_name
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MARK = "PREVIEW_"
+
+
+def preview(  # noqa: PLR0913  (all but three by keyword)
+    database: Database, batch: Batch, folder: Path, *, leads: int, now: datetime, actor: str
+) -> list[Path]:
+    """Render the first leads that would go now into files named PREVIEW_…; nothing is claimed, sent or archived.
+
+    Compressed as in a delivery, but never encrypted, so that it can be looked at; readable by this user only.
+
+    Args:
+        database: the lead store.
+        batch: as its file says now.
+        folder: where the files go; made when it is not there.
+        leads: at most this many.
+        now: the moment of the departure that is played, aware.
+        actor: who looks; recorded, because they see leads.
+
+    Raises:
+        RenderError: a value cannot be mapped or written.
+    """
+    batch_no = route_new_leads(
+        database, batch_id=batch.id, flows=batch.flows, received_from=collects_from(batch)
+    )
+    mapping = Mapping(batch.fields, timezone=recipient_zone(batch), locale=batch.recipient.locale)
+    frame = _sample(database, batch, batch_no, mapping, leads=leads)
+    with database.transaction() as connection:
+        detail = {"leads": frame.height}
+        record(connection, actor=actor, action="batch.preview", subject=f"batch {batch.id}", detail=detail)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(file, batch, mapping, frame, folder, now=now) for file in batch.files]
+
+
+def _sample(database: Database, batch: Batch, batch_no: int, mapping: Mapping, *, leads: int) -> pl.DataFrame:
+    columns = {LEAD_ID: lead.c.id, **{name: source(name, lead) for name in mapping.sources}}
+    rules = batch.select.rules
+    may_go = failed_rule(rules, lead, timezone=batch.timezone).is_(None) if rules else None
+    frame = peek(database, batch_no, columns, where=may_go, order=batch.select.order, limit=leads)
+    return mapping.apply(frame).frame
+
+
+def _write(  # noqa: PLR0913  (what one file is made of)
+    file: OutputFile, batch: Batch, mapping: Mapping, frame: pl.DataFrame, folder: Path, *, now: datetime
+) -> Path:
+    delivery = _played(batch, frame.height, now=now)
+    values = file_variables(batch, delivery, file_id=file.id, file_segment="sample")
+    packing = Packing(compress=file.compress)
+    name = packing.file_name(f"{MARK}{file_name(file.name, values)}")
+    values["file"]["name"] = name
+    context = FileContext(columns=mapping.columns, rows=frame.height, variables=values)
+    path = folder / name
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with (
+        os.fdopen(handle, "wb") as out,
+        packing.open(out, name=name, extension=file.format.extension, config=config_folder()) as packer,
+    ):
+        file.format.write([frame], cast("BinaryIO", packer), context)
+    return path
+
+
+def _played(batch: Batch, leads: int, *, now: datetime) -> Delivery:
+    """Return the delivery that would have been, for the templates."""
+    return Delivery(
+        id=0,
+        batch_id=batch.id,
+        number=0,
+        run_id="preview",
+        kind=DeliveryKind.DEPARTURE,
+        state=DeliveryState.CLAIMED,
+        reason=None,
+        departs_at=now,
+        window_from=None,
+        window_to=now,
+        included=leads,
+        withheld=0,
+        config={},
+    )
