@@ -8,7 +8,7 @@ Where things are, from the outside in:
 * `batch`: the batch file: its model, loader, checks and JSON Schema.
 * `leads_import`: leads from CSV, NDJSON and Excel files into the store.
 * `mapping`: which leads may go (rules, in SQL) and what of them goes (fields and transforms, in polars).
-* `formats`, `destinations`: one file per format and per destination.
+* `formats`, `packing`, `destinations`: one file per format, per way of packing and per destination.
 * `store`: PostgreSQL: the queue, the claim, the ledger.
 * `schedule`: when a batch departs; pure calendar arithmetic.
 * `archive`: where rendered files stay.
