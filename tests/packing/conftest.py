@@ -48,7 +48,9 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def pack(tmp_path: Path) -> Callable[..., bytes]:
     """Pack bytes in blocks of odd sizes, into something that can only be written."""
 
-    def packed(packing: Any, data: bytes, *, name: str = "leads.csv", step: int = 70_001, **more: Any) -> bytes:
+    def packed(
+        packing: Any, data: bytes, *, name: str = "leads.csv", step: int = 70_001, **more: Any
+    ) -> bytes:
         out = WriteOnly()
         with packing.open(out, name=name, **more) as writer:
             for start in range(0, len(data), step):
@@ -98,6 +100,8 @@ def run() -> Callable[..., subprocess.CompletedProcess[bytes]]:
 def gnupg(run: Callable[..., Any]) -> Iterator[Callable[..., subprocess.CompletedProcess[bytes]]]:
     """GnuPG with a home of its own, in a short path, since its agent's socket lies there."""
     with tempfile.TemporaryDirectory(prefix="gpg-", ignore_cleanup_errors=True) as home:
+        # Otherwise the agent takes its time on purpose whenever it meets a passphrase.
+        (Path(home) / "gpg-agent.conf").write_text("s2k-count 65536\n")
         environment = {**os.environ, "GNUPGHOME": home, "LC_ALL": "C"}
 
         def gpg(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:

@@ -5,6 +5,7 @@ import gzip
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from leadferry.packing.gzip import Gzip
 
 pytestmark = pytest.mark.req("R092")

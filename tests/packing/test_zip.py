@@ -7,6 +7,7 @@ from io import BytesIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from leadferry.packing.zip import Zip
 
 pytestmark = pytest.mark.req("R092")
@@ -19,7 +20,7 @@ def read(content: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("program", [("unzip", "-p"), ("7z", "e", "-so")], ids=lambda words: words[0])
 @pytest.mark.parametrize("small", [1 << 20, 1000], ids=["classic", "zip64"])
-def test_programs_unpack_the_same_bytes(pack, leads, run, tmp_path, program, small):
+def test_programs_unpack_the_same_bytes(pack, leads, run, tmp_path, program, small):  # noqa: PLR0913, PLR0917  (parameters and fixtures)
     out = BytesIO()
     with Zip().container(out, small=small).only("leads.csv") as writer:
         writer.write(leads)

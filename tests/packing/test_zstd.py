@@ -5,6 +5,7 @@ from io import BytesIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from leadferry.packing.zstd import Zstd, _library
 
 pytestmark = pytest.mark.req("R092")

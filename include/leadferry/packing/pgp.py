@@ -149,7 +149,7 @@ def _public(name: str, data: bytes, *, now: datetime) -> _Key:
         certs = []
     if len(certs) != 1:
         return _Key.unusable(name, f"must hold one public PGP key, and holds {len(certs)}")
-    if certs[0].has_secret_keys:
+    if _holds_secrets(data):
         return _Key.unusable(name, "holds a private key; only the public one belongs here")
     times = _Times.of(certs[0], use="encryption", now=now)
     if (what := times.problem(now)) is not None:
@@ -170,9 +170,12 @@ def _signer(connection: str, *, now: datetime) -> _Key:
         secret = secrets.read(connection)
     except RenderError as error:
         return _Key.unusable("encrypt", error.what)
+    data = secret.extra.get("private_key", "").encode()
     try:
-        tsk = Tsk.from_bytes(secret.extra.get("private_key", "").encode())
+        tsk = Tsk.from_bytes(data) if _holds_secrets(data) else None
     except Exception:  # noqa: BLE001 - the library's text may hold anything
+        tsk = None
+    if tsk is None:
         return _Key.unusable(name, "the connection's extra `private_key` holds no private PGP key")
     times = _Times.of(tsk.extract_certificate(), use="signing", now=now)
     if (what := times.problem(now)) is not None:
@@ -270,6 +273,12 @@ def _parts(cert: Cert) -> list[_Part]:
         else:
             parts[-1].add(packet)
     return parts
+
+
+def _holds_secrets(data: bytes) -> bool:
+    from pysequoia.packet import PacketPile, Tag
+
+    return any(packet.tag in (Tag.SecretKey, Tag.SecretSubkey) for packet in PacketPile.from_bytes(data))
 
 
 class _Child:
