@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,3 +55,13 @@ def store_url(postgres: EmbeddedPostgres) -> Iterator[str]:
 def database(store_url: str) -> Database:
     """A fresh, migrated lead store."""
     return Database(store_url)
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Announce an Airflow connection."""
+
+    def announce(name: str, **fields: Any) -> None:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({"conn_type": "generic", **fields}))
+
+    return announce

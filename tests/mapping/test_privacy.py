@@ -151,12 +151,12 @@ def test_no_two_of_many_people_share_a_pseudonym(keys):
 @pytest.mark.parametrize(
     ("step", "says"),
     [
-        ({"hash": {"algorithm": "sha256", "key": "nowhere"}}, "no Airflow connection 'nowhere'"),
-        ({"pseudonym": "nowhere"}, "no Airflow connection 'nowhere'"),
-        ({"hash": {"algorithm": "sha256", "key": "no_key"}}, "'no_key' is the key, and must have at least 1"),
-        ({"pseudonym": "no_key"}, "'no_key' is the key, and must have at least 16"),
-        ({"pseudonym": "bad_key"}, "no Airflow connection 'bad_key'"),
-        ({"pseudonym": "short_key"}, "'short_key' is the key, and must have at least 16"),
+        ({"hash": {"algorithm": "sha256", "key": "nowhere"}}, "connection 'nowhere': Airflow does not know"),
+        ({"pseudonym": "nowhere"}, "connection 'nowhere': Airflow does not know"),
+        ({"hash": {"algorithm": "sha256", "key": "no_key"}}, "connection 'no_key': it has no password"),
+        ({"pseudonym": "no_key"}, "connection 'no_key': it has no password"),
+        ({"pseudonym": "bad_key"}, "connection 'bad_key'"),
+        ({"pseudonym": "short_key"}, "'short_key': its password is the key, and must have at least 16"),
     ],
 )
 def test_a_key_that_is_missing_or_too_short_fails_before_anything_is_written(keys, step, says):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -32,16 +31,6 @@ LEADS = b"id,name\r\n" + b"".join(b"%d,Ada Example %d\r\n" % (n, n * n) for n in
 @pytest.fixture
 def leads() -> bytes:
     return LEADS
-
-
-@pytest.fixture
-def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Announce an Airflow connection."""
-
-    def announce(name: str, **fields: Any) -> None:
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({"conn_type": "generic", **fields}))
-
-    return announce
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pysequoia import Cert, PySigner, Sig, Tsk, decrypt
 
 from leadferry.errors import RenderError
 from leadferry.packing.pgp import Pgp
-from leadferry.packing.secrets import FromConnection
+from leadferry.secrets import FromConnection
 
 pytestmark = [pytest.mark.req("F19"), pytest.mark.req("R093")]
 DAY = 86_400

@@ -22,11 +22,11 @@ from leadferry.packing.age import Age
 from leadferry.packing.gzip import Gzip
 from leadferry.packing.pgp import Pgp
 from leadferry.packing.pipeline import Packing
-from leadferry.packing.secrets import FromConnection
 from leadferry.packing.xlsx_password import XlsxPassword
 from leadferry.packing.zip import Zip
 from leadferry.packing.zip_aes import ZipAes
 from leadferry.packing.zstd import Zstd, _library
+from leadferry.secrets import FromConnection
 
 IDENTITY = pyrage.x25519.Identity.generate()
 AGE = Age(recipients=[str(IDENTITY.to_public())])

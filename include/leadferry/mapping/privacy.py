@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from leadferry.errors import RenderError
 from leadferry.mapping.phone import Phone
 from leadferry.mapping.step import Context, Options, Text
+from leadferry.secrets import password
 
 if TYPE_CHECKING:
     import polars as pl
@@ -192,33 +193,15 @@ def _each(values: pl.Series, one: Callable[[str], str]) -> pl.Series:
     return pl.Series([None if value is None else one(value) for value in values.to_list()], dtype=pl.String)
 
 
-_NO_KEY = "Add or correct the connection in Airflow or in the secrets backend, then clear the task 'render'"
-
-
 def _secret(connection_id: str, *, least: int = 1) -> bytes:
-    """Return the password of an Airflow connection.
+    """Return the password of an Airflow connection, which is the key.
 
     It is read once for every time that a batch's mapping is loaded, so one file is never made with two keys.
     """
-    from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        password = Connection.get(connection_id).password or ""
-    except AirflowNotFoundException:
+    key = password(connection_id)
+    if len(key) < least:
         raise RenderError(
-            f"There is no Airflow connection {connection_id!r}, whose password should be the key",
-            hint=_NO_KEY,
-        ) from None
-    except Exception as error:  # noqa: BLE001 - secrets backends raise many kinds, and a text may hold the secret
-        raise RenderError(
-            f"The Airflow connection {connection_id!r}, whose password is the key, cannot be read ({type(error).__name__})",
-            hint=_NO_KEY,
-        ) from None
-    if len(password) < least:
-        raise RenderError(
-            f"The password of the Airflow connection {connection_id!r} is the key, and must have at least"
-            f" {least} characters",
+            f"connection '{connection_id}': its password is the key, and must have at least {least} characters",
             hint="Set it to a long random text, and keep it: another key makes other values of the same leads",
         )
-    return password.encode()
+    return key.encode()

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 from pydantic import Field
 
+from leadferry import secrets
 from leadferry.errors import RenderError
-from leadferry.packing import secrets
 from leadferry.packing.base import (
     BLOCK,
     EncryptionBase,
@@ -32,7 +32,7 @@ from leadferry.packing.base import (
     refuse_fatal,
     unwritable,
 )
-from leadferry.packing.secrets import FromConnection
+from leadferry.secrets import FromConnection
 
 if TYPE_CHECKING:
     from pysequoia import Cert, Tsk

@@ -20,8 +20,8 @@ from typing import BinaryIO, ClassVar, Literal
 
 from pydantic import Field
 
+from leadferry import secrets
 from leadferry.errors import RenderError
-from leadferry.packing import secrets
 from leadferry.packing.base import BLOCK, EncryptionBase, KeyProblem, PackingWriter, Valve, refuse_fatal
 from leadferry.packing.compound_file import LONGEST, Entry, compound_file
 

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, ClassVar, Literal
 
 from pydantic import Field
 
+from leadferry import secrets
 from leadferry.errors import RenderError
-from leadferry.packing import secrets
 from leadferry.packing.base import EncryptionBase, KeyProblem, PackingWriter, refuse_fatal
 from leadferry.packing.container import SMALL, ZipContainer
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from leadferry import secrets
 from leadferry.errors import RenderError
-from leadferry.packing import secrets
 
 
 def test_password_and_extra_of_a_connection_are_read(connection):

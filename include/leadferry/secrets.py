@@ -1,4 +1,4 @@
-"""Passwords and private keys of the packings, read from Airflow connections and from nowhere else."""
+"""Passwords and keys that files are made with, read from Airflow connections and from nowhere else."""
 
 from __future__ import annotations
 
