@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from leadferry.batch.check import check
@@ -151,3 +153,42 @@ def test_a_batch_that_is_not_there_is_a_problem(folder):
 
     assert report.broken == ["nothing"]
     assert "there is no such file" in str(report.problems[0])
+
+
+# --- keys that files are encrypted with
+
+ENCRYPTED = TIDY.replace("{type: csv}}", "{type: csv}, encrypt: {type: pgp, recipients: [acme]}}")
+
+
+@pytest.fixture
+def key_until(folder):
+    """Put a public key that expires at a moment into `keys/`."""
+    from pysequoia import Tsk
+
+    def put(moment: datetime) -> None:
+        key = Tsk.generate(user_id="Acme <leads@acme.example>")
+        cert = key.extract_certificate().set_expiration(moment, key.certifier())
+        (folder.path / "keys").mkdir(exist_ok=True)
+        (folder.path / "keys" / "acme.asc").write_text(str(cert))
+
+    return put
+
+
+@pytest.mark.req("F19")
+def test_a_key_that_expires_soon_is_announced_with_the_line_that_needs_it(folder, key_until):
+    folder.batch(text=ENCRYPTED)
+    now = datetime.now(UTC)
+    key_until(now + timedelta(days=20))
+    (hint,) = check(folder.path, now=now).hints
+    assert (hint.file, hint.path) == ("config/batches/acme.yaml", ("files", 0, "encrypt"))
+    assert "config/keys/acme.asc: the key expires on" in str(hint)
+    assert check(folder.path, now=now - timedelta(days=60)).hints == []
+
+
+@pytest.mark.req("F19")
+def test_an_expired_key_is_a_problem_of_the_batch(folder, key_until):
+    folder.batch(text=ENCRYPTED)
+    now = datetime.now(UTC)
+    key_until(now + timedelta(days=20))
+    (problem,) = check(folder.path, now=now + timedelta(days=21)).problems
+    assert "config/keys/acme.asc: the key expired on" in str(problem)

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,12 +41,17 @@ class Report:
         return [batch_id for batch_id in self.checked if batch_id not in fine]
 
 
-def check(config: Path, *, only: str | None = None) -> Report:
+AHEAD = timedelta(days=30)
+"""How long before a key expires it is told."""
+
+
+def check(config: Path, *, only: str | None = None, now: datetime | None = None) -> Report:
     """Check the whole folder, or one batch with the files that it inherits from.
 
     Args:
         config: see `leadferry.batch.load.config_folder`.
         only: id of the one batch; its name is still compared with the names of all others.
+        now: by which keys are expired or soon will be, aware; the present when left out.
     """
     reader = ConfigReader(config)
     report = Report(checked=[only] if only else batch_ids(config))
@@ -59,6 +65,8 @@ def check(config: Path, *, only: str | None = None) -> Report:
         found += _unused_recipients(reader, report.batches)
         report.hints += _unread_files(reader)
     report.hints += _hints(reader, report)
+    for fatal, problem in _keys(reader, report.batches, now=now or datetime.now(UTC)):
+        (found if fatal else report.hints).append(problem)
     report.problems = _ordered([*found, *_naming_problem(reader)])
     report.hints = _ordered(report.hints)
     return report
@@ -115,6 +123,15 @@ def _hints(reader: ConfigReader, report: Report) -> Iterator[Problem]:
         yield from _same_names(reader, batch, names[_folded(batch.name)])
         for path, text in _doubts(batch):
             yield _hint(reader, batch, path, text)
+
+
+def _keys(reader: ConfigReader, batches: list[Batch], *, now: datetime) -> Iterator[tuple[bool, Problem]]:
+    """Yield what is wrong with the keys in `keys/`, and whether it stops deliveries already; connections are not asked."""
+    for batch in batches:
+        for index, file in enumerate(batch.files):
+            told = file.packing.key_problems(config=reader.config, now=now, ahead=AHEAD, connections=False)
+            for one in told:
+                yield one.fatal, _hint(reader, batch, ("files", index, "encrypt"), str(one))
 
 
 def _same_names(reader: ConfigReader, batch: Batch, same: list[str]) -> Iterator[Problem]:
