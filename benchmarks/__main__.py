@@ -27,9 +27,13 @@ def _run(name: str, *, leads: int, repeat: int) -> list[Number]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="B1", help=f"which of {', '.join(BENCHMARKS)}; all when left out")
+    parser.add_argument(
+        "names", nargs="*", metavar="B1", help=f"which of {', '.join(BENCHMARKS)}; all when left out"
+    )
     parser.add_argument("--leads", type=int, default=1_000_000, help="leads in the delivery (B1, B2, B3)")
-    parser.add_argument("--repeat", type=int, default=3, help="turns that each side gets; medians are printed")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="turns that each side gets; medians are printed"
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of a table")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - BENCHMARKS.keys()
@@ -48,7 +52,9 @@ def main() -> None:
         print(json.dumps([one.as_json() for one in numbers], indent=2))
         return
     load = os.getloadavg()[0]
-    print(f"\n{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}\n")
+    print(
+        f"\n{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}\n"
+    )
     print_table(numbers)
 
 

@@ -89,7 +89,9 @@ def _numbers(samples: dict[str, list[Sample]], leads: int) -> list[Number]:
     delivery = middle(samples["delivery"])
     peak, few = middle(samples["delivery"], "peak_mb"), middle(samples["few"], "peak_mb")
     return [
-        Number(benchmark="B1", what=f"delivery of {leads:,} leads / COPY", value=delivery / copy, at_most=2.5),
+        Number(
+            benchmark="B1", what=f"delivery of {leads:,} leads / COPY", value=delivery / copy, at_most=2.5
+        ),
         *(Number(benchmark="B1", what=f"{what} / COPY", value=value / copy) for what, value in parts.items()),
         Number(benchmark="B1", what="the COPY", value=copy, unit="s"),
         Number(benchmark="B1", what="the delivery", value=delivery, unit="s"),

@@ -47,7 +47,9 @@ def _make_view(database: Database) -> None:
     with database.transaction() as connection:
         # As the driver's own text: SQLAlchemy would take the colons of a time for parameters.
         connection.exec_driver_sql(
-            f"CREATE VIEW benchmark_columns AS SELECT {columns} FROM lead WHERE {rules_sql()}".replace("%", "%%")
+            f"CREATE VIEW benchmark_columns AS SELECT {columns} FROM lead WHERE {rules_sql()}".replace(
+                "%", "%%"
+            )
         )
         connection.execute(text("ANALYZE lead"))
 
@@ -58,7 +60,9 @@ def _pandas(url: str, folder: Path) -> Sample:
 
 def _dlt(python: Path, url: str, folder: Path) -> Sample:
     try:
-        return child(FOLDER / "dlt_csv.py", url, folder / "dlt", python=python, RUNTIME__DLTHUB_TELEMETRY="false")
+        return child(
+            FOLDER / "dlt_csv.py", url, folder / "dlt", python=python, RUNTIME__DLTHUB_TELEMETRY="false"
+        )
     finally:
         shutil.rmtree(folder / "dlt", ignore_errors=True)
 

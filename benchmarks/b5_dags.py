@@ -33,7 +33,10 @@ def run(leads: int, repeat: int) -> list[Number]:
             "LEADFERRY_CONFIG": str(folder / "config"),
         }
         ours = partial(child, "benchmarks.build_dags", **quiet)
-        one = {"_AIRFLOW_PARSING_CONTEXT_DAG_ID": "batch_b0500", "_AIRFLOW_PARSING_CONTEXT_TASK_ID": "extract"}
+        one = {
+            "_AIRFLOW_PARSING_CONTEXT_DAG_ID": "batch_b0500",
+            "_AIRFLOW_PARSING_CONTEXT_TASK_ID": "extract",
+        }
         path = ":".join([str(additions), *filter(None, sys.path)])
         script = "benchmarks.competitors.dag_factory_dags"
         sides = {
@@ -61,7 +64,11 @@ def _write_batches(config: Path) -> None:
         },
         "fields": fields,
         "files": [
-            {"id": "leads", "name": "{{ batch.id }}_{{ delivery.date }}_{{ lead.count }}.csv", "format": {"type": "csv"}}
+            {
+                "id": "leads",
+                "name": "{{ batch.id }}_{{ delivery.date }}_{{ lead.count }}.csv",
+                "format": {"type": "csv"},
+            }
         ],
         "destinations": [{"id": "share", "type": "folder", "path": "/srv/inbound"}],
         "retry": {"attempts": 5, "first_delay": "1m", "factor": 2, "max_delay": "1h"},
@@ -92,7 +99,11 @@ def _write_dag_factory(folder: Path) -> None:
     ]
     for number in range(DAGS):
         dag = {
-            "default_args": {"owner": f"buyer_{number % RECIPIENTS}", "retries": 4, "start_date": "2020-01-01"},
+            "default_args": {
+                "owner": f"buyer_{number % RECIPIENTS}",
+                "retries": 4,
+                "start_date": "2020-01-01",
+            },
             "schedule": "0 9 * * 1-5",
             "catchup": False,
             "description": f"Batch {number}",
@@ -113,9 +124,20 @@ def _numbers(samples: dict[str, list[Sample]]) -> list[Number]:
             raise RuntimeError(f"{side} did not build {DAGS} DAGs")
     return [
         Number(benchmark="B5", what="time per DAG, ours / dag-factory", value=ours / theirs, at_most=1),
-        Number(benchmark="B5", what="one task parses its own batch", value=middle(samples["one task"]), unit="s", at_most=0.15),
+        Number(
+            benchmark="B5",
+            what="one task parses its own batch",
+            value=middle(samples["one task"]),
+            unit="s",
+            at_most=0.15,
+        ),
         Number(benchmark="B5", what="ours per DAG", value=ours / DAGS * 1000, unit="ms"),
         Number(benchmark="B5", what="dag-factory per DAG", value=theirs / DAGS * 1000, unit="ms"),
         Number(benchmark="B5", what="our imports, apart", value=middle(samples["ours"], "import"), unit="s"),
-        Number(benchmark="B5", what="dag-factory's imports, apart", value=middle(samples["dag-factory"], "import"), unit="s"),
+        Number(
+            benchmark="B5",
+            what="dag-factory's imports, apart",
+            value=middle(samples["dag-factory"], "import"),
+            unit="s",
+        ),
     ]

@@ -13,7 +13,12 @@ from leadferry.store.database import Database
 
 FLOW = "auto_insurance"
 _NOT_SERVED = ("AK", "HI")
-_MAKES = (("Ford", "F-150 SuperCrew"), ("Toyota", "Camry"), ("Chevrolet", "Silverado 1500"), ("Honda", "CR-V"))
+_MAKES = (
+    ("Ford", "F-150 SuperCrew"),
+    ("Toyota", "Camry"),
+    ("Chevrolet", "Silverado 1500"),
+    ("Honda", "CR-V"),
+)
 
 WITHHELD = "id % 10 = 0"
 """SQL for the leads that fail a rule, by construction: every tenth, half of them by each rule."""

@@ -125,4 +125,6 @@ def print_table(numbers: Sequence[Number]) -> None:
     for one in numbers:
         verdict = {True: "yes", False: "**no**", None: ""}[one.reached]
         value = f"{one.value:.2f}" if one.value < 100 else f"{one.value:.0f}"
-        print(f"| {one.benchmark} | {one.what} | {value} {one.unit} | {one.to_reach} | {verdict} |", flush=True)
+        print(
+            f"| {one.benchmark} | {one.what} | {value} {one.unit} | {one.to_reach} | {verdict} |", flush=True
+        )

@@ -16,7 +16,9 @@ def main(url: str, out: str) -> None:
     """Deliver once."""
     engine = create_engine(url, connect_args={"options": "-c search_path=leadferry -c timezone=UTC"})
     # Doubled for the driver, which takes a single percent sign for a parameter.
-    query = f"SELECT {columns_sql()} FROM lead WHERE {rules_sql()} ORDER BY received_at, id".replace("%", "%%")
+    query = f"SELECT {columns_sql()} FROM lead WHERE {rules_sql()} ORDER BY received_at, id".replace(
+        "%", "%%"
+    )
     measured: Sample = {}
     with timed(measured):
         frame = pd.read_sql(query, engine)
