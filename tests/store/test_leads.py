@@ -5,7 +5,7 @@ import json
 import psycopg
 import pytest
 
-from batches import add_leads, claim
+from batches import add_leads, carried, claim
 from leadferry.errors import StoreUnavailableError
 from leadferry.mapping.sources import source
 from leadferry.store.leads import read_leads
@@ -114,3 +114,16 @@ def test_a_cut_while_reading_is_an_error_that_may_be_tried_again_never_a_short_r
         )
     with pytest.raises(StoreUnavailableError):
         list(frames)
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("ids_follow_time", [True, False])
+def test_the_order_is_that_of_time_whether_or_not_the_ids_follow_it(database, order, ids_follow_time):
+    """Where they do, nothing is sorted; the file must not show it."""
+    days = range(1, 8) if ids_follow_time else [3, 7, 1, 5, 2, 6, 4]
+    ids = {}
+    for day in days:
+        (ids[day],) = add_leads(database, received_at=f"2026-01-0{day}T12:00:00Z")
+    claimed = claim(database, order=order)
+    expected = [ids[day] for day in range(1, 8)]
+    assert carried(database, claimed.delivery_id) == (expected if order == "oldest" else expected[::-1])
