@@ -11,7 +11,7 @@ from sqlalchemy import text
 from benchmarks.leads import FLOW, fill, tidy
 from benchmarks.measure import Number, Sample, child, interleaved, middle, timed
 from benchmarks.server import database_url, postgres
-from leadferry.store import ledger, queue
+from leadferry.store import ledger, routing
 from leadferry.store.database import Database
 
 FEW = 100_000
@@ -56,7 +56,7 @@ class Ferry:
         tidy(self.database, "arrival")
         measured: Sample = {}
         with timed(measured):
-            queue.route_new_leads(self.database, batch_id="benchmark", flows=[FLOW])
+            routing.route_new_leads(self.database, batch_id="benchmark", flows=[FLOW])
         tidy(self.database, "queue_entry", "lot", "arrival")
         return measured
 
@@ -67,13 +67,13 @@ def run(leads: int, repeat: int) -> list[Number]:
         ferry = Ferry(database_url(server, "many"), folder)
         print(f"B1: making {leads:,} leads", file=sys.stderr)
         fill(ferry.database, leads)
-        queue.route_new_leads(ferry.database, batch_id="benchmark", flows=[FLOW])
+        routing.route_new_leads(ferry.database, batch_id="benchmark", flows=[FLOW])
         sides = {"routing": ferry.route, "copy": ferry.copy, "delivery": ferry.deliver}
         samples = interleaved(repeat, sides)
         samples |= interleaved(1, {"with phone": lambda: ferry.deliver("phone")})
         few = Ferry(database_url(server, "few"), folder)
         fill(few.database, FEW)
-        queue.route_new_leads(few.database, batch_id="benchmark", flows=[FLOW])
+        routing.route_new_leads(few.database, batch_id="benchmark", flows=[FLOW])
         samples |= interleaved(1, {"few": few.deliver})
     return _numbers(samples, leads)
 

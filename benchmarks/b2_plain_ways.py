@@ -15,7 +15,7 @@ from benchmarks.competitors import FOLDER, own_python
 from benchmarks.leads import FLOW, fill
 from benchmarks.measure import Number, Sample, child, interleaved, middle
 from benchmarks.server import database_url, postgres
-from leadferry.store import queue
+from leadferry.store import routing
 from leadferry.store.database import Database
 
 
@@ -26,7 +26,7 @@ def run(leads: int, repeat: int) -> list[Number]:
         ferry = Ferry(database_url(server, "leads"), folder)
         print(f"B2: making {leads:,} leads", file=sys.stderr)
         fill(ferry.database, leads)
-        queue.route_new_leads(ferry.database, batch_id="benchmark", flows=[FLOW])
+        routing.route_new_leads(ferry.database, batch_id="benchmark", flows=[FLOW])
         _make_view(ferry.database)
         sides = {
             "pandas": partial(_pandas, server.url("leads"), folder),

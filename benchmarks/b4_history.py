@@ -9,7 +9,7 @@ from sqlalchemy import text
 from benchmarks.leads import FLOW, add_leads, tidy
 from benchmarks.measure import Number, Sample, child, interleaved, middle, timed
 from benchmarks.server import database_url, postgres
-from leadferry.store import ledger, queue
+from leadferry.store import ledger, routing
 from leadferry.store.database import Database
 
 PENDING = 10_000
@@ -63,12 +63,12 @@ class Store:
         self.database = Database(url)
         self.database.upgrade()
         self._runs = 0
-        queue.route_new_leads(self.database, batch_id="benchmark", flows=[FLOW])
+        routing.route_new_leads(self.database, batch_id="benchmark", flows=[FLOW])
         if history:
             self._deliver_in_the_past(history)
         self.leads = history
         self.add()
-        queue.route_new_leads(self.database, batch_id="benchmark", flows=[FLOW])
+        routing.route_new_leads(self.database, batch_id="benchmark", flows=[FLOW])
         tidy(self.database)
 
     def _deliver_in_the_past(self, leads: int) -> None:
@@ -103,7 +103,7 @@ class Store:
         self.add()
         measured: Sample = {}
         with timed(measured):
-            queue.route_new_leads(self.database, batch_id="benchmark", flows=[FLOW])
+            routing.route_new_leads(self.database, batch_id="benchmark", flows=[FLOW])
         with self.database.transaction() as connection:
             connection.execute(text("DELETE FROM queue_entry WHERE lead_id > :last"), {"last": last})
         return measured

@@ -12,9 +12,9 @@ from leadferry.batch.model import Batch
 from leadferry.delivery.extract import Trigger
 from leadferry.mapping.rules import failed_rule
 from leadferry.mapping.sources import source
-from leadferry.store import queue
+from leadferry.store import claim as claiming
+from leadferry.store.claim import Departure, Selection
 from leadferry.store.leads import read_leads
-from leadferry.store.queue import Departure, Selection
 from leadferry.store.tables import lead
 
 DEPARTS_AT = datetime(2026, 1, 30, 14, 0, tzinfo=UTC)
@@ -80,7 +80,7 @@ def selection(*, rules=(), **keys):
 def claim(database, run_id="run-1", **keys):
     """Claim for a run; the keywords are those of the departure and of the selection."""
     going = {name: keys.pop(name) for name in Departure.__dataclass_fields__ if name in keys}
-    return queue.claim(database, departure(run_id, **going), selection(**keys))
+    return claiming.claim(database, departure(run_id, **going), selection(**keys))
 
 
 def scalars(database, statement, **values):

@@ -27,13 +27,13 @@ from leadferry.destinations.sftp import SftpSession
 from leadferry.errors import LeadferryError
 from leadferry.mapping.fields import Mapping
 from leadferry.states import DeliveryState
-from leadferry.store import ledger, queue
+from leadferry.store import claim, ledger, routing
 from leadferry.store.database import Database
 from leadferry.store.leads import read_leads
 
 POINTS = {
-    "route": (queue, "route"),
-    "take": (queue._Claimer, "claim"),
+    "route": (routing, "route"),
+    "take": (claim._Claimer, "claim"),
     "claim": (extract, "claim"),
     "map": (Mapping, "apply"),
     "publish": (Archive, "publish"),

@@ -143,7 +143,7 @@ def pending(
     from leadferry.connections import lead_store
     from leadferry.delivery.extract import collects_from
     from leadferry.store.history import queue_of
-    from leadferry.store.queue import route_new_leads
+    from leadferry.store.routing import route_new_leads
 
     database = lead_store()
     found = load_batch(batch, config=config_folder())

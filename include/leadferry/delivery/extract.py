@@ -15,8 +15,8 @@ from leadferry.errors import NothingToDeliverError
 from leadferry.mapping.rules import failed_rule
 from leadferry.states import DeliveryState
 from leadferry.store import ledger
+from leadferry.store.claim import Claim, Departure, Selection, claim
 from leadferry.store.database import Database
-from leadferry.store.queue import Claim, Departure, Selection, claim
 from leadferry.store.tables import lead
 
 

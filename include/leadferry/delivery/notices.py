@@ -13,8 +13,8 @@ from leadferry.delivery.settle import explain
 from leadferry.destinations.base import Parcel
 from leadferry.destinations.email import Email
 from leadferry.errors import DeliveryError
+from leadferry.store.claim import Claim
 from leadferry.store.ledger import Delivery, Settlement
-from leadferry.store.queue import Claim
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.leads import peek
 from leadferry.store.ledger import Delivery
-from leadferry.store.queue import route_new_leads
+from leadferry.store.routing import route_new_leads
 from leadferry.store.tables import lead
 from leadferry.templates import file_name
 

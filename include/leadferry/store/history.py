@@ -27,7 +27,7 @@ class Queue:
 
 
 def queue_of(database: Database, batch_no: int) -> Queue:
-    """Count what waits for a batch; route new leads first (`leadferry.store.queue.route_new_leads`)."""
+    """Count what waits for a batch; route new leads first (`leadferry.store.routing.route_new_leads`)."""
     counts = select(
         func.count().label("leads"),
         func.min(pending.c.received_at).label("oldest_received_at"),

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, exists, func, select, 
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from leadferry.store.database import Database
-from leadferry.store.queue import lots_of
+from leadferry.store.routing import lots_of
 from leadferry.store.tables import delivery, lead, pending, queue_entry, withheld
 
 if TYPE_CHECKING:

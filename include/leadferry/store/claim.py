@@ -1,8 +1,6 @@
-"""The queue of every batch, and the claim that takes leads out of it.
+"""The claim: the one transaction that gives waiting lots to a delivery and withholds what fails a rule.
 
-Routing offers new leads to the batches that listen to their flow, a lot for each;
-the claim gives lots to a delivery and withholds what fails a rule.
-Both are set-based SQL: their cost grows with the leads that wait, never with the leads delivered before.
+Set-based SQL, whose cost grows with the leads that wait, never with the leads delivered before.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ from sqlalchemy import (
     insert,
     literal,
     select,
-    text,
     tuple_,
     update,
 )
@@ -35,6 +32,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
 from leadferry.store.database import Database
+from leadferry.store.routing import close_lot, lots_of, new_lot, route_new_leads, waiting_lots
 from leadferry.store.tables import (
     batch,
     batch_config,
@@ -43,7 +41,6 @@ from leadferry.store.tables import (
     lead,
     lot,
     queue_entry,
-    subscription,
     withheld,
 )
 
@@ -51,9 +48,6 @@ Order = Literal["oldest", "newest", "random"]
 
 TEST_FLOW = "leadferry_test"
 """Made-up leads are stored under it; a batch cannot listen to it."""
-
-MANY_LEADS = 10_000
-"""From here on the planner's old idea of a table costs more than telling it anew (a tenth of a second)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,126 +107,6 @@ class Claim:
     reason: str | None = None
     is_new: bool = True
     """False when the run had its delivery already."""
-
-
-def route(
-    connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
-) -> None:
-    """Offer all new leads to all batches, and bring this batch's subscriptions up to date.
-
-    One at a time, on one snapshot, so that a lead that arrives meanwhile is either in the new subscriber's first fill
-    or still to be offered, never both and never neither. Call it first in its transaction.
-    """
-    # LOCK TABLE does not take a snapshot; the statements after it see everything that was committed before it.
-    connection.execute(text("LOCK TABLE subscription IN SHARE ROW EXCLUSIVE MODE"))
-    _offer_arrivals(connection)
-    _subscribe(connection, batch_no=batch_no, flows=flows, received_from=received_from)
-
-
-def _offer_arrivals(connection: Connection) -> None:
-    """Hand the leads that arrived since the last routing to every batch that listens, one new lot for each."""
-    connection.execute(
-        text(
-            """
-            WITH taken AS (DELETE FROM arrival RETURNING lead_id, flow, received_at),
-            lots AS (
-                INSERT INTO lot (batch_no, newest_received_at)
-                SELECT batch_no, max(received_at) FROM taken JOIN subscription USING (flow) GROUP BY batch_no
-                RETURNING id, batch_no
-            )
-            INSERT INTO queue_entry (batch_no, lead_id, lot_id, received_at)
-            SELECT batch_no, lead_id, lots.id, received_at
-            FROM taken JOIN subscription USING (flow) JOIN lots USING (batch_no)
-            """
-        )
-    )
-
-
-def _subscribe(
-    connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
-) -> None:
-    mine = subscription.c.batch_no == batch_no
-    known = set(connection.scalars(select(subscription.c.flow).where(mine)))
-    if gone := known - set(flows):
-        _unsubscribe(connection, batch_no=batch_no, flows=gone)
-    if new := sorted(set(flows) - known):
-        connection.execute(insert(subscription), [{"batch_no": batch_no, "flow": flow} for flow in new])
-        _first_fill(connection, batch_no=batch_no, flows=new, received_from=received_from)
-
-
-def _first_fill(
-    connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
-) -> None:
-    """Give a batch what it finds of flows that it begins to listen to: all leads that it never had."""
-    had = exists().where(queue_entry.c.lead_id == lead.c.id, queue_entry.c.batch_no == batch_no)
-    found = select(literal(batch_no), lead.c.id, lead.c.received_at).where(lead.c.flow.in_(flows), ~had)
-    if received_from is not None:
-        found = found.where(lead.c.received_at >= received_from)
-    lot_id = _new_lot(connection, batch_no)
-    # Sorted, so that all is found before the first is written: should the planner scan the queue for each lead
-    # (it was empty when last looked at), it must not scan what this very statement adds to it.
-    entries = found.add_columns(literal(lot_id)).order_by(lead.c.id)
-    names = ["batch_no", "lead_id", "received_at", "lot_id"]
-    connection.execute(insert(queue_entry).from_select(names, entries))
-    _close_lot(connection, lot_id)
-
-
-def _unsubscribe(connection: Connection, *, batch_no: int, flows: set[str]) -> None:
-    """Stop listening; leads of the flow that wait leave this queue, and come back should the batch listen again."""
-    connection.execute(
-        delete(subscription).where(subscription.c.batch_no == batch_no, subscription.c.flow.in_(flows))
-    )
-    # The lots are locked, so that no claim takes them meanwhile.
-    waiting = select(lot.c.id).where(_waits(batch_no)).with_for_update()
-    lots = list(connection.scalars(waiting))
-    connection.execute(
-        delete(queue_entry).where(
-            queue_entry.c.lot_id.in_(lots), lead.c.id == queue_entry.c.lead_id, lead.c.flow.in_(flows)
-        )
-    )
-
-
-def _waits(batch_no: int) -> ColumnElement[bool]:
-    return (lot.c.batch_no == batch_no) & lot.c.delivery_id.is_(None)
-
-
-def _new_lot(connection: Connection, batch_no: int, *, delivery_id: int | None = None) -> int:
-    values = {"batch_no": batch_no, "delivery_id": delivery_id, "newest_received_at": func.now()}
-    lot_id: int = connection.scalars(insert(lot).values(values).returning(lot.c.id)).one()
-    return lot_id
-
-
-def _close_lot(connection: Connection, lot_id: int) -> int:
-    """Note how far a filled lot reaches in time, and let the planner know of a large one. Returns its leads."""
-    row = connection.execute(
-        select(func.count().label("leads"), func.max(queue_entry.c.received_at).label("newest")).where(
-            queue_entry.c.lot_id == lot_id
-        )
-    ).one()
-    if row.newest is not None:
-        connection.execute(update(lot).where(lot.c.id == lot_id).values(newest_received_at=row.newest))
-    if row.leads >= MANY_LEADS:
-        connection.execute(text("ANALYZE queue_entry"))
-    leads: int = row.leads
-    return leads
-
-
-def lots_of(connection: Connection, delivery_id: int) -> list[int]:
-    """Return the ids of a delivery's lots: as values in a query they tell the planner how many leads to expect."""
-    return list(connection.scalars(select(lot.c.id).where(lot.c.delivery_id == delivery_id)))
-
-
-def route_new_leads(
-    database: Database, *, batch_id: str, flows: Sequence[str], received_from: datetime | None = None
-) -> int:
-    """Route in a transaction of its own and return the batch's number; seconds for a million new leads."""
-    with database.transaction() as connection:
-        connection.execute(upsert(batch).values(id=batch_id).on_conflict_do_nothing())
-        batch_no: int = connection.scalars(select(batch.c.no).where(batch.c.id == batch_id)).one()
-    with database.transaction() as connection:
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        route(connection, batch_no=batch_no, flows=flows, received_from=received_from)
-    return batch_no
 
 
 def claim(database: Database, departure: Departure, selection: Selection) -> Claim:
@@ -332,25 +206,25 @@ class _Claimer:
 
     def _take_lots(self, delivery_id: int) -> Iterable[Row[Any]]:
         """Give all waiting lots to the delivery: the price does not depend on how many leads they hold."""
-        taken = update(lot).where(_waits(self.batch_no)).values(delivery_id=delivery_id)
+        taken = update(lot).where(waiting_lots(self.batch_no)).values(delivery_id=delivery_id)
         return self.connection.execute(taken.returning(lot.c.id, lot.c.newest_received_at))
 
     def _leave(self, lots: Sequence[int]) -> None:
         """Leave leads that were received after the window, by their own clock, to the next departure."""
-        waiting = _new_lot(self.connection, self.batch_no)
+        waiting = new_lot(self.connection, self.batch_no)
         self.connection.execute(
             update(queue_entry)
             .where(queue_entry.c.lot_id.in_(lots), queue_entry.c.received_at >= self.window_to)
             .values(lot_id=waiting)
         )
-        _close_lot(self.connection, waiting)
+        close_lot(self.connection, waiting)
 
     def _move(self, delivery_id: int, which: Sequence[ColumnElement[bool]]) -> int:
         """Take some of the waiting leads out of their lots into one of their own."""
-        taken = _new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
+        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
         moved = update(queue_entry).where(*self._due(), *which).values(lot_id=taken)
         self.connection.execute(moved)
-        leads = _close_lot(self.connection, taken)
+        leads = close_lot(self.connection, taken)
         self._drop_empty_lots()
         return leads
 
@@ -358,7 +232,7 @@ class _Claimer:
         """Take copies of the waiting leads and leave the leads themselves in the queue."""
         limit = self.selection.limit
         which = [] if limit is None else self._within_limit(limit)
-        taken = _new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
+        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
         other = queue_entry.alias("other")
         copies = select(func.max(other.c.copy) + 1).where(
             other.c.lead_id == queue_entry.c.lead_id, other.c.batch_no == self.batch_no
@@ -372,11 +246,11 @@ class _Claimer:
         ).where(*self._due(), *which)
         names = ["batch_no", "lead_id", "copy", "lot_id", "received_at"]
         self.connection.execute(insert(queue_entry).from_select(names, entries))
-        return _close_lot(self.connection, taken)
+        return close_lot(self.connection, taken)
 
     def _make_up(self, delivery_id: int, leads: Sequence[Mapping[str, Any]]) -> int:
         """Take leads that were made up for a test; they are stored under a flow that nobody listens to."""
-        taken = _new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
+        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
         rows = [
             {"flow": TEST_FLOW, "received_at": self.window_to, "fields": dict(fields)} for fields in leads
         ]
@@ -398,7 +272,7 @@ class _Claimer:
     def _due(self) -> list[ColumnElement[bool]]:
         """Say which entries wait within the window; joined with the lots and the leads."""
         return [
-            _waits(self.batch_no),
+            waiting_lots(self.batch_no),
             queue_entry.c.lot_id == lot.c.id,
             queue_entry.c.lead_id == lead.c.id,
             queue_entry.c.received_at < self.window_to,
@@ -456,7 +330,7 @@ class _Claimer:
 
     def _drop_empty_lots(self) -> None:
         filled = exists().where(queue_entry.c.lot_id == lot.c.id)
-        self.connection.execute(delete(lot).where(_waits(self.batch_no), ~filled))
+        self.connection.execute(delete(lot).where(waiting_lots(self.batch_no), ~filled))
 
     def _what_is_missing(self, delivery_id: int, included: int) -> str | None:
         """Say why this delivery may not depart as it is, or None when it may."""

@@ -1,0 +1,130 @@
+"""Routing: which lead is offered to whom, once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from batches import add_leads, claim, scalars, waiting
+from leadferry.states import DeliveryState
+from leadferry.store import ledger
+from leadferry.store.database import Database
+from leadferry.store.routing import route_new_leads
+
+JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
+SERVED = {"name": "served_states", "field": "state", "in": ["CA", "TX"]}
+NEW_ENOUGH = {"name": "car_not_too_old", "field": "year", "at_least": 2005}
+
+
+def route(database, batch_id="acme", flows=("auto",), **keys):
+    return route_new_leads(database, batch_id=batch_id, flows=list(flows), **keys)
+
+
+# --- routing
+
+
+def test_a_new_lead_is_offered_to_every_batch_that_listens_to_its_flow(database):
+    for batch, flows in (("acme", ["auto"]), ("zeta", ["auto", "home"]), ("home_only", ["home"])):
+        route(database, batch, flows)
+    (auto,) = add_leads(database, flow="auto")
+    (home,) = add_leads(database, flow="home")
+    route(database)
+    assert [waiting(database, batch) for batch in ("acme", "zeta", "home_only")] == [
+        [auto],
+        [auto, home],
+        [home],
+    ]
+    assert scalars(database, "SELECT lead_id FROM arrival") == []
+
+
+def test_routing_twice_offers_nothing_twice(database):
+    leads = add_leads(database, 3)
+    route(database)
+    route(database)
+    assert waiting(database) == leads
+
+
+def test_a_batch_that_comes_later_gets_the_earlier_leads_once(database):
+    leads = add_leads(database, 3)
+    assert claim(database).included == 3
+    assert claim(database, batch_id="zeta").included == 3
+    assert claim(database, "run-2", batch_id="zeta").state is DeliveryState.SKIPPED
+    assert waiting(database, "zeta") == []
+    assert leads
+
+
+def test_a_new_batch_collects_only_leads_received_from_its_first_day_on(database):
+    add_leads(database, received_at=JANUARY - timedelta(microseconds=1))
+    at_midnight = add_leads(database, received_at=JANUARY)
+    route(database, received_from=JANUARY)
+    assert waiting(database) == at_midnight
+
+
+def test_a_flow_that_is_removed_and_added_again_never_offers_taken_leads_again(database):
+    add_leads(database, 2)
+    assert claim(database).included == 2
+    later = add_leads(database, 2)
+    route(database)
+    route(database, flows=["other"])
+    assert waiting(database) == []
+    route(database)
+    assert waiting(database) == later
+
+
+def test_a_withheld_lead_is_not_offered_again_when_its_flow_is_added_again(database):
+    add_leads(database, fields={"state": "NY"})
+    assert claim(database, rules=[SERVED]).withheld == 1
+    route(database, flows=["other"])
+    route(database)
+    assert waiting(database) == []
+
+
+def test_a_lead_of_a_failed_delivery_comes_back_when_its_flow_is_added_again(database):
+    leads = add_leads(database, 2)
+    ledger.settle(database, claim(database).delivery_id)
+    route(database, flows=["other"])
+    route(database)
+    assert waiting(database) == leads
+
+
+def test_a_lead_that_came_back_while_its_flow_was_removed_is_offered_once(database):
+    leads = add_leads(database, 2)
+    claimed = claim(database)
+    route(database, flows=["other"])
+    ledger.settle(database, claimed.delivery_id)
+    route(database)
+    assert waiting(database) == leads
+
+
+@pytest.mark.parametrize("subscribed", [True, False], ids=["while routing", "while a batch subscribes"])
+def test_a_lead_whose_insert_is_not_yet_committed_is_neither_lost_nor_doubled(database, subscribed):
+    if subscribed:
+        route(database)
+    with Database(str(database.engine.url.render_as_string(hide_password=False))).transaction() as late:
+        (lead,) = late.scalars(text("INSERT INTO lead (flow, fields) VALUES ('auto', '{}') RETURNING id"))
+        route(database)
+        assert waiting(database) == []
+    route(database)
+    assert waiting(database) == [lead]
+    assert claim(database).included == 1
+    route(database)
+    assert waiting(database) == []
+
+
+def test_leads_that_arrive_during_many_subscriptions_at_once_reach_every_batch_once(database):
+    inserted, stop = [], threading.Event()
+
+    def insert():
+        while not stop.is_set():
+            inserted.extend(add_leads(database, 5))
+
+    with ThreadPoolExecutor(5) as pool:
+        writing = pool.submit(insert)
+        list(pool.map(lambda number: route(database, f"batch_{number % 4}"), range(24)))
+        stop.set()
+        writing.result()
+    for number in range(4):
+        route(database, f"batch_{number}")
+        assert sorted(waiting(database, f"batch_{number}")) == sorted(inserted)
