@@ -11,8 +11,8 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from leadferry.batch.load import config_folder
 from leadferry.leads_import.watch import read_imports
+from leadferry.project import config_folder
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = config_folder(project=PROJECT)

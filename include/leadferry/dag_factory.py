@@ -15,10 +15,11 @@ from airflow.sdk import DAG, Param, TaskGroup, get_parsing_context
 
 from leadferry import tasks
 from leadferry.batch.describe import describe
-from leadferry.batch.load import ConfigReader, batch_ids, config_folder, load_all
+from leadferry.batch.load import ConfigReader, batch_ids, load_all
 from leadferry.batch.model import Batch, Retry
 from leadferry.delivery.params import FORM, DeliverNow
 from leadferry.errors import BatchConfigError
+from leadferry.project import config_folder
 from leadferry.timetables import timetable_for
 
 _PREFIX = "batch_"

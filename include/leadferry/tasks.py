@@ -46,10 +46,11 @@ def _place(error: Exception) -> str:
 def extract(batch_id: str) -> dict[str, Any]:
     """Take the pending leads that may go out of the queue, and freeze the batch's configuration."""
     with airflow_errors():
-        from leadferry.batch.load import config_folder, load_batch
+        from leadferry.batch.load import load_batch
         from leadferry.connections import lead_store
         from leadferry.delivery.extract import extract as claim_leads
         from leadferry.delivery.notices import tell_nothing_to_deliver
+        from leadferry.project import config_folder
         from leadferry.states import DeliveryState
 
         database = lead_store()

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leadferry.batch.load import batch_ids, config_folder, load_all, load_batch
+from leadferry.batch.load import batch_ids, load_all, load_batch
 from leadferry.batch.model import Batch
 from leadferry.batch.problems import BatchFileError
+from leadferry.project import config_folder
 
 from .conftest import BATCH
 

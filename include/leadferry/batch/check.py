@@ -49,7 +49,7 @@ def check(config: Path, *, only: str | None = None, now: datetime | None = None)
     """Check the whole folder, or one batch with the files that it inherits from.
 
     Args:
-        config: see `leadferry.batch.load.config_folder`.
+        config: see `leadferry.project.config_folder`.
         only: id of the one batch; its name is still compared with the names of all others.
         now: by which keys are expired or soon will be, aware; the present when left out.
     """

@@ -18,13 +18,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import leadferry
 from leadferry.batch.explain import Layer, explain, locate
 from leadferry.batch.files import ID_PATTERN
 from leadferry.batch.model import Batch
 from leadferry.batch.problems import BatchFileError, Problem, did_you_mean
 from leadferry.batch.yaml_file import YamlFile, read_yaml
 from leadferry.errors import BatchConfigError
+from leadferry.formats.xml_schema import FOLDER
 from leadferry.schedule.zones import zone_names
 
 BATCHES = "batches"
@@ -33,26 +33,6 @@ DEFAULTS = "defaults.yaml"
 
 NAMING = "naming"
 """The key of `defaults.yaml` that is no key of a batch: the pattern that names of batches should fit."""
-
-
-def config_folder(*, project: Path | None = None) -> Path:
-    """Return the folder that holds `batches/`, `recipients/` and `defaults.yaml`.
-
-    `LEADFERRY_CONFIG` decides. Without it, it is the first of these that exists: `config/` of the given project,
-    `config/` of the project that this package is installed from, `config/` beside Airflow's DAGs folder;
-    and `config/` in the current directory when there is none.
-
-    Args:
-        project: the folder that holds `dags/`; a DAG file passes its own, so that a DAG bundle that was checked out
-            at some version is read together with the config of that version.
-    """
-    named = os.environ.get("LEADFERRY_CONFIG")
-    if named:
-        return Path(named).expanduser().absolute()
-    dags = os.environ.get("AIRFLOW__CORE__DAGS_FOLDER")
-    projects = [project, Path(leadferry.__file__).parents[2], Path(dags).parent if dags else None]
-    folders = [one / "config" for one in projects if one is not None]
-    return next((one for one in folders if one.is_dir()), Path("config").absolute())
 
 
 def batch_ids(config: Path) -> list[str]:
@@ -106,7 +86,7 @@ class ConfigReader:
         merged = self.merge(batch_id)
         problems = list(merged.problems)
         try:
-            batch = Batch.model_validate(merged.data)
+            batch = Batch.model_validate(merged.data, context={FOLDER: self.config})
         except ValidationError as error:
             told = {(problem.file, problem.path) for problem in problems}
             more = explain(error, merged.layers, Batch, complete=merged.complete)

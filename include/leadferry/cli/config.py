@@ -27,7 +27,7 @@ def check(
 ) -> None:
     """Check the config files; print each problem with file and line. Exit 1 when there is one."""
     from leadferry.batch.check import check as check_config
-    from leadferry.batch.load import config_folder
+    from leadferry.project import config_folder
 
     report = check_config(config_folder(), only=batch)
     failed = bool(report.problems or (strict and report.hints))
@@ -54,7 +54,8 @@ def schema(
 @app.command()
 def batches(*, as_json: AsJson = False) -> None:
     """List the batches of the config files. Exit 1 when one of them is broken."""
-    from leadferry.batch.load import config_folder, load_all
+    from leadferry.batch.load import load_all
+    from leadferry.project import config_folder
 
     found, errors = load_all(config_folder())
     columns = ["id", "name", "recipient", "flows", "schedule", "timezone", "enabled", "destinations"]

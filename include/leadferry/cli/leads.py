@@ -139,9 +139,10 @@ def pending(
     batch: Annotated[str, typer.Argument(help="The batch's id.")], *, as_json: AsJson = False
 ) -> None:
     """Show what waits for a batch: how many leads, the oldest and the newest; new leads are routed first."""
-    from leadferry.batch.load import config_folder, load_batch
+    from leadferry.batch.load import load_batch
     from leadferry.connections import lead_store
     from leadferry.delivery.extract import collects_from
+    from leadferry.project import config_folder
     from leadferry.store.history import queue_of
     from leadferry.store.routing import route_new_leads
 

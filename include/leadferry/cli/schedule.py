@@ -32,7 +32,8 @@ def schedule(
     as_json: AsJson = False,
 ) -> None:
     """Print the next departures of a batch, in UTC and local time, with the reason of every shift."""
-    from leadferry.batch.load import config_folder, load_batch
+    from leadferry.batch.load import load_batch
+    from leadferry.project import config_folder
     from leadferry.schedule import departures
 
     found = load_batch(batch, config=config_folder())

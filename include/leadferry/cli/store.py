@@ -57,8 +57,9 @@ def preview(
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the files.")] = Path("preview"),
 ) -> None:
     """Render a few waiting leads as the batch would deliver them now; nothing is claimed or sent."""
-    from leadferry.batch.load import config_folder, load_batch
+    from leadferry.batch.load import load_batch
     from leadferry.delivery.preview import preview as render_preview
+    from leadferry.project import config_folder
 
     found = load_batch(batch, config=config_folder())
     now = datetime.now(UTC)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from leadferry.batch.files import OutputFile
-from leadferry.batch.load import config_folder
 from leadferry.batch.model import Batch
 from leadferry.delivery.extract import collects_from
 from leadferry.delivery.variables import file_variables, recipient_zone
@@ -17,6 +16,7 @@ from leadferry.mapping.fields import LEAD_ID, Mapping
 from leadferry.mapping.rules import failed_rule
 from leadferry.mapping.sources import source
 from leadferry.packing.pipeline import Packing
+from leadferry.project import config_folder
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
 from leadferry.store.database import Database

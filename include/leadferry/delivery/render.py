@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from leadferry.archive import Archive
 from leadferry.batch.files import OutputFile
-from leadferry.batch.load import config_folder
 from leadferry.batch.model import Batch
 from leadferry.delivery import control
 from leadferry.delivery.cuts import Pile, piles, withhold_unknown_segments
@@ -21,6 +20,7 @@ from leadferry.destinations.base import DestinationBase
 from leadferry.errors import RenderError
 from leadferry.formats.base import FileContext
 from leadferry.mapping.fields import Mapping
+from leadferry.project import config_folder
 from leadferry.states import DeliveryState, FileKind
 from leadferry.store import ledger
 from leadferry.store.database import Database

@@ -21,6 +21,7 @@ from pydantic import Field
 from leadferry.destinations import faults
 from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, Receipt, Session, rendered_path
 from leadferry.errors import NameConflictError, TransferInterruptedError
+from leadferry.project import project_folder
 from leadferry.templates import Template
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
@@ -78,13 +79,7 @@ class FolderSession(Session):
 
     def _folder(self, parcel: Parcel) -> Path:
         written = rendered_path(self._destination.path, parcel, where=self._destination.where)
-        return _project() / Path(written).expanduser()
-
-
-def _project() -> Path:
-    """Return the folder that holds `config/`; a relative path does not hang on who started the process."""
-    config = os.environ.get("LEADFERRY_CONFIG")
-    return Path(config).resolve().parent if config else Path.cwd()
+        return project_folder() / Path(written).expanduser()
 
 
 def _deliver(final: Path, parcel: Parcel) -> Receipt:

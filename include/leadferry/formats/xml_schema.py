@@ -6,7 +6,6 @@ wherever it is rendered. The document is checked while it is written, piece by p
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from pathlib import Path, PurePosixPath
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-import leadferry
 from leadferry.errors import RenderError
+from leadferry.project import config_folder
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -57,7 +56,7 @@ def _read(value: Any, info: ValidationInfo) -> Any:
     """Make the schema of the path in a batch file; what is frozen is complete already."""
     if not isinstance(value, str):
         return value
-    folder = (info.context or {}).get(FOLDER) or _config_folder()
+    folder = (info.context or {}).get(FOLDER) or config_folder()
     path = _inside(value.removeprefix("config/"), said=value)
     schema = XmlSchema(path=path, files=_with_includes(Path(folder), path))
     schema.compile()
@@ -66,15 +65,6 @@ def _read(value: Any, info: ValidationInfo) -> Any:
 
 Schema = Annotated[XmlSchema, BeforeValidator(_read, json_schema_input_type=str)]
 """Written in a batch file as the path of an .xsd file in the config folder."""
-
-
-def _config_folder() -> Path:
-    """Return the config folder for whoever validates a format on its own."""
-    named = os.environ.get("LEADFERRY_CONFIG")
-    if named:
-        return Path(named).expanduser().absolute()
-    project = Path(leadferry.__file__).parents[2] / "config"
-    return project if project.is_dir() else Path("config").absolute()
 
 
 def _inside(path: str, *, said: str) -> str:

@@ -21,6 +21,7 @@ from leadferry.formats.xlsx.names import COLUMNS, ROWS, letters
 from leadferry.formats.xlsx.package import Styles, read_blocks, timeless, to_xml, write_blocks
 from leadferry.formats.xlsx.settings import TemplateBook
 from leadferry.formats.xlsx.stream import Source
+from leadferry.project import project_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,9 +54,7 @@ class Template:
 
     @property
     def _path(self) -> Path:
-        config = os.environ.get("LEADFERRY_CONFIG")
-        project = Path(config).resolve().parent if config else Path.cwd()
-        return project / self._wanted.file
+        return project_folder() / self._wanted.file
 
     def problems(self, columns: int) -> list[str]:
         """Say why the workbook cannot take so many columns; empty when it can."""
