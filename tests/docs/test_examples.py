@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from openpyxl import Workbook
+from openpyxl.workbook.defined_name import DefinedName
 
 from docs.pages import PROJECT, Block, all_blocks, blocks, pages, shown, text_of
 from leadferry.batch.check import check
@@ -60,15 +62,26 @@ def test_the_config_files_of_a_page_make_a_config_folder_without_problems(page, 
 
 
 @pytest.mark.parametrize("block", _of_a_batch_file(), ids=str)
-def test_a_fragment_fits_into_a_batch(block, tmp_path):
+def test_a_fragment_fits_into_a_batch(block, tmp_path, monkeypatch):
+    config = tmp_path / "config"
+    monkeypatch.setenv("LEADFERRY_CONFIG", str(config))
+    _make_template(config / "templates" / "acme.xlsx")
     text = _with_its_surroundings(block)
     given = set(parse_yaml(text, shown=str(block)).data)
     assert given <= set(Batch.model_fields)
     rest = [line for key, line in _BATCH.items() if key not in given]
-    _write(tmp_path, "recipients/acme.yaml", "name: Acme\ncontacts: [{name: Robin Vale}]\n")
-    _write(tmp_path, "batches/acme.yaml", "\n".join([*rest, text]))
+    _write(config, "recipients/acme.yaml", "name: Acme\ncontacts: [{name: Robin Vale}]\n")
+    _write(config, "batches/acme.yaml", "\n".join([*rest, text]))
 
-    assert load_batch("acme", config=tmp_path).id == "acme"
+    assert load_batch("acme", config=config).id == "acme"
+
+
+def _make_template(file):
+    """A workbook of the recipient's own, with a place named `leads`."""
+    workbook = Workbook()
+    workbook.defined_names["leads"] = DefinedName("leads", attr_text=f"{workbook.active.title}!$A$2")
+    file.parent.mkdir(parents=True)
+    workbook.save(file)
 
 
 def _with_its_surroundings(block: Block) -> str:
@@ -76,14 +89,29 @@ def _with_its_surroundings(block: Block) -> str:
     text = block.text.rstrip()
     if text.startswith("format:"):
         chosen = _parsed(block)["format"]
-        places = [column["name"] for column in chosen.get("columns", [])]
-        labels = [*chosen.get("names", {}), *chosen.get("widths", {}), *places] or ["Email"]
+        labels = _fields_named_by(chosen) or ["Email"]
         fields = "".join(f"  - {{to: {label}, from: email}}\n" for label in labels)
         indented = "\n".join(f"    {line}" for line in text.splitlines())
         return f'fields:\n{fields}files:\n  - name: "x.txt"\n{indented}\n'
+    if text.startswith(("compress:", "encrypt:")):
+        kind = "xlsx" if "xlsx_password" in text else "csv"
+        indented = "\n".join(f"    {line}" for line in text.splitlines())
+        return f'files:\n  - name: "x.txt"\n    format: {{type: {kind}}}\n{indented}\n'
     if text.startswith("files:") and "format:" not in text:
         return f"{text}\n    format: {{type: csv}}\n"
     return f"{text}\n"
+
+
+def _fields_named_by(chosen):
+    """The labels that settings of a format name."""
+    by_field = ("names", "widths", "number_formats", "totals", "choices", "notes")
+    found = [label for key in by_field for label in chosen.get(key, {})]
+    found += [column["name"] for column in chosen.get("columns", [])] + chosen.get("links", [])
+    found += [chosen[key] for key in ("sheet_by",) if key in chosen]
+    found += [chosen["chart"]["by"]] if "chart" in chosen else []
+    found += [name for one in chosen.get("formulas", {}).values() for name in re.findall(r"\[(.*?)\]", one)]
+    # A formula makes a column of its own.
+    return [label for label in dict.fromkeys(found) if label not in chosen.get("formulas", {})]
 
 
 def test_the_watched_folders_of_a_page_are_read(tmp_path):
