@@ -267,7 +267,7 @@ def test_the_airflow_page_shows_the_schedule_as_one_would_say_it():
 def test_even_a_schedule_with_every_minute_has_a_short_description():
     every = timetable(*(f"{minute // 60:02}:{minute % 60:02}" for minute in range(1440)))
     every.validate()
-    assert every.description == "days, 1440 times from 00:00 to 23:59 UTC"
+    assert every.description == "every day, 1440 times from 00:00 to 23:59 UTC"
 
 
 @pytest.mark.parametrize(
