@@ -15,7 +15,7 @@ RUN pip install -r /opt/leadferry/requirements.txt
 WORKDIR /opt/leadferry
 COPY pyproject.toml README.md LICENSE ./
 COPY include ./include
-# In place, so that include/templates and config are found beside the package.
+# In place, so that config is found beside the package.
 RUN pip install --no-deps --editable .
 COPY dags ./dags
 COPY plugins ./plugins

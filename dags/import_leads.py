@@ -50,14 +50,12 @@ def import_leads() -> None:
     @task
     def import_files(params: dict[str, Any] | None = None) -> dict[str, int]:
         """Import what is there; return counts only."""
-        from airflow.sdk.exceptions import AirflowFailException
-
         from leadferry.connections import lead_store
-        from leadferry.errors import LeadImportError
         from leadferry.leads_import.watch import import_folders, import_named_file
+        from leadferry.tasks import airflow_errors
 
         given = params or {}
-        try:
+        with airflow_errors():
             if given.get("path") or given.get("flow"):
                 return import_named_file(lead_store(), path=given.get("path"), flow=given.get("flow")).counts
             now = datetime.now(tz=UTC)
@@ -66,8 +64,6 @@ def import_leads() -> None:
                 .require_readable()
                 .counts
             )
-        except LeadImportError as error:
-            raise AirflowFailException(str(error)) from None
 
     import_files()
 

@@ -69,7 +69,9 @@ class DispatchState(StrEnum):
 
 MOVES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
     DeliveryState: {
-        DeliveryState.CLAIMED: frozenset({DeliveryState.RENDERED, DeliveryState.FAILED}),
+        DeliveryState.CLAIMED: frozenset(
+            {DeliveryState.RENDERED, DeliveryState.FAILED, DeliveryState.SKIPPED}
+        ),
         DeliveryState.RENDERED: frozenset(
             {DeliveryState.DELIVERED, DeliveryState.PARTIAL, DeliveryState.HELD, DeliveryState.FAILED}
         ),

@@ -76,6 +76,8 @@ def render(batch_id: str) -> list[dict[str, Any]]:
 
         database = lead_store()
         files = render_files(database, Archive.from_environment(), _delivery_id(database, batch_id))
+        if not files:
+            raise AirflowSkipException("Nothing to deliver: every lead was withheld")
         return [
             {"name": file.name, "rows": file.rows, "size": file.size, "sha256": file.sha256} for file in files
         ]
@@ -109,8 +111,10 @@ def mark_delivered(batch_id: str) -> dict[str, Any]:
         database = lead_store()
         delivery_id = _delivery_id(database, batch_id)
         settlement = settle(database, Archive.from_environment(), delivery_id)
-        if settlement.state not in SUCCESSES:
-            tell_failure(ledger.get_delivery(database, delivery_id), settlement)
+        delivery = ledger.get_delivery(database, delivery_id)
+        must_not_be_empty = settlement.state is DeliveryState.SKIPPED and delivery.config["empty"] == "fail"
+        if settlement.state not in SUCCESSES or must_not_be_empty:
+            tell_failure(delivery, settlement)
             raise AirflowFailException(explain(settlement))
         if settlement.state is DeliveryState.SKIPPED:
             raise AirflowSkipException(f"Nothing was to be delivered: {settlement.reason}")

@@ -289,3 +289,62 @@ def test_the_error_that_needs_a_person_most_is_the_one_that_is_raised(ferry, mai
     error = ferry.try_to_deliver(claimed, "mail")
     assert isinstance(error, MessageRefusedError)
     assert not error.retry
+
+
+# --- errors that come after the file was published
+
+
+ERRORS = [
+    OutcomeUnknownError("the answer got lost"),
+    TransferInterruptedError("cut after the rename"),
+    QuotaError("full, after all was written"),
+]
+
+
+def _published_then(monkeypatch, error, *, asked=None):
+    """Publish the file and fail afterwards; `asked` is what the look-up then raises, the truth when left out."""
+    from leadferry.destinations.folder import FolderSession
+
+    published, found = FolderSession.send, FolderSession.find
+
+    def fails_afterwards(session, parcel):
+        published(session, parcel)
+        raise error
+
+    def asking(session, parcel):
+        if asked is not None:
+            raise asked
+        return found(session, parcel)
+
+    monkeypatch.setattr(FolderSession, "send", fails_afterwards)
+    monkeypatch.setattr(FolderSession, "find", asking)
+
+
+@pytest.mark.req("F03")
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_i6_an_error_after_the_file_was_published_is_no_reason_to_send_it_again(
+    ferry, inbox, monkeypatch, error
+):
+    add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[folder(inbox)]))
+    _published_then(monkeypatch, error)
+    assert ferry.deliver(claimed, "drop") == 1
+    assert ferry.settle(claimed).state is DeliveryState.DELIVERED
+    assert len(list(inbox.iterdir())) == 1
+
+
+@pytest.mark.req("F03")
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_i6_leads_do_not_go_back_while_nobody_can_say_whether_they_arrived(ferry, inbox, monkeypatch, error):
+    add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[folder(inbox)]))
+    with monkeypatch.context() as broken:
+        _published_then(broken, error, asked=TransferInterruptedError("gone"))
+        with pytest.raises(TransferInterruptedError, match="the next try asks"):
+            ferry.deliver(claimed, "drop")
+        with pytest.raises(TransferInterruptedError):
+            ferry.settle(claimed)
+    assert ferry.dispatches() == [("drop", "", "sending")]
+    assert waiting(ferry.database) == []
+    assert ferry.settle(claimed).state is DeliveryState.DELIVERED
+    assert len(list(inbox.iterdir())) == 1

@@ -116,7 +116,7 @@ def test_each_value_of_a_field_gets_its_file_and_the_rest_the_default_one(carry,
 
 @pytest.mark.req("F18")
 def test_leads_without_a_segment_can_be_withheld_with_the_reason(carry, inbox, database):
-    segment = {"by": "state", "unknown": "withhold"}
+    segment = {"by": "state", "values": ["CA", "TX", "N/Y"], "unknown": "withhold"}
     settled = carry({"name": "{{ file.segment }}.csv", "segment": segment}, leads=10)
     assert (settled.included, settled.withheld) == (8, 2)
     assert history.withheld_reasons(database, settled.delivery_id) == [
@@ -125,9 +125,19 @@ def test_leads_without_a_segment_can_be_withheld_with_the_reason(carry, inbox, d
     assert sorted(file.name for file in inbox.iterdir()) == ["CA.csv", "N_Y.csv", "TX.csv"]
 
 
+def test_two_values_that_would_meet_under_one_name_fail_before_anything_is_sent(carry, inbox):
+    segment = {"by": "state", "values": ["N/Y", "N_Y"], "default": "n_y"}
+    with pytest.raises(RenderError, match="would have the same name"):
+        carry({"name": "{{ file.segment }}.csv", "segment": segment}, leads=10)
+    assert not inbox.exists()
+
+
 def test_segments_and_parts_go_together(carry, inbox):
     name = "{{ file.segment }}_{{ file.part }}of{{ file.parts }}.csv"
-    carry({"name": name, "segment": {"by": "state"}, "split": {"rows": 3}}, leads=10)
+    carry(
+        {"name": name, "segment": {"by": "state", "values": ["CA", "TX", "N/Y"]}, "split": {"rows": 3}},
+        leads=10,
+    )
     assert {file.name: len(numbers(file)) for file in inbox.iterdir()} == {
         "CA_1of2.csv": 3,
         "CA_2of2.csv": 1,
@@ -171,7 +181,8 @@ def test_a_manifest_may_be_a_table(carry, inbox):
     ("file", "told"),
     [
         ({"name": "a.csv", "split": {"rows": 5}}, "file.part"),
-        ({"name": "a.csv", "segment": {"by": "state"}}, "file.segment"),
+        ({"name": "a.csv", "segment": {"by": "state", "values": ["CA"]}}, "file.segment"),
+        ({"name": "{{ file.segment }}.csv", "segment": {"by": "state"}}, "values"),
         (
             {"name": "{{ file.part }}of{{ file.parts }}.csv", "split": {"bytes": "5KB"}},
             "not known beforehand",

@@ -12,6 +12,7 @@ from batches import add_leads, carried, folder, kept_back, make_batch
 from leadferry.archive import Archive
 from leadferry.delivery.render import render
 from leadferry.errors import StoreError
+from leadferry.states import DeliveryState
 from leadferry.store.database import Database
 
 ODD = [
@@ -134,3 +135,19 @@ def _copy_of_the_store(database):
         connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
         connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{url.database}"'))
     return Database(url.set(database=name).render_as_string(hide_password=False))
+
+
+def test_a_delivery_of_which_every_lead_is_withheld_is_skipped_and_sends_nothing(ferry, tmp_path):
+    add_leads(ferry.database, 3)
+    fields = [
+        {"to": "N", "from": "email", "transform": [{"number": {"decimals": 1}}], "on_error": "withhold"}
+    ]
+    claimed = ferry.extract(make_batch(fields=fields, destinations=[folder(tmp_path / "inbox")]))
+    assert ferry.render(claimed) == []
+    settled = ferry.settle(claimed)
+    assert (settled.state, settled.withheld, settled.reason) == (
+        DeliveryState.SKIPPED,
+        3,
+        "every lead was withheld",
+    )
+    assert not (tmp_path / "inbox").exists()

@@ -128,3 +128,25 @@ def test_leads_that_arrive_during_many_subscriptions_at_once_reach_every_batch_o
     for number in range(4):
         route(database, f"batch_{number}")
         assert sorted(waiting(database, f"batch_{number}")) == sorted(inserted)
+
+
+def test_leads_of_a_flow_that_was_removed_do_not_come_back_from_a_failed_delivery_until_it_is_added_again(
+    database,
+):
+    old = add_leads(database, 2, flow="old")
+    (new,) = add_leads(database, 1, flow="new")
+    taken = claim(database, "run-1", flows=["old", "new"], config={"flows": ["old", "new"]})
+    route(database, flows=["new"])
+    ledger.settle(database, taken.delivery_id)
+    assert waiting(database) == [new]
+    route(database, flows=["old", "new"])
+    assert sorted(waiting(database)) == sorted([*old, new])
+
+
+def test_an_early_copy_does_not_keep_a_lead_from_coming_back_with_its_flow(database):
+    leads = add_leads(database, 2)
+    claim(database, "run-1", keep_for_next=True)
+    route(database, flows=["other"])
+    assert waiting(database) == []
+    route(database)
+    assert waiting(database) == leads

@@ -58,10 +58,9 @@ class Segment(_Model):
     """One file for each value of a lead field."""
 
     by: str = Field(min_length=1, description="The lead field whose values divide the leads.")
-    values: list[str] | None = Field(
-        default=None,
+    values: list[str] = Field(
         min_length=1,
-        description="The only values that get files of their own; all when left out.",
+        description="The values that get files of their own; named here, because they stand in file names.",
     )
     unknown: Literal["default", "withhold"] = Field(
         default="default",

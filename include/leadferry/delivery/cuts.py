@@ -55,7 +55,6 @@ def withhold_unknown_segments(database: Database, batch: Batch, delivery: Delive
 
 def _segment_of(segment: Segment) -> ColumnElement[str]:
     """Return the SQL expression for a lead's segment; NULL where it has none and is to be withheld."""
-    value: ColumnElement[str] = func.nullif(func.btrim(source(segment.by, lead)), "", type_=String)
-    if segment.values is not None:
-        value = case((value.in_(segment.values), value), else_=null())
+    trimmed = func.btrim(source(segment.by, lead), type_=String)
+    value: ColumnElement[str] = case((trimmed.in_(segment.values), trimmed), else_=null())
     return value if segment.unknown == "withhold" else func.coalesce(value, literal(segment.default))

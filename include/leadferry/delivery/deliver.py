@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -23,11 +23,12 @@ from leadferry.errors import (
     DeliveryError,
     LeadferryError,
     NameConflictError,
+    NoSuchPathError,
     OutcomeUnknownError,
     StoreUnavailableError,
     TransferInterruptedError,
 )
-from leadferry.states import DispatchState, FileKind
+from leadferry.states import DeliveryState, DispatchState, FileKind
 from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, Dispatch, StoredFile
@@ -48,6 +49,8 @@ def deliver(database: Database, archive: Archive, delivery_id: int, destination_
         StoreError: the delivery was settled meanwhile: nothing was sent.
     """
     delivery = ledger.get_delivery(database, delivery_id)
+    if delivery.state in {DeliveryState.FAILED, DeliveryState.SKIPPED}:
+        raise ledger.gone_too_far(delivery_id, delivery.state)
     sender = _Sender(database, archive, delivery, destination_id)
     with sender.connected():
         errors = list(sender.send_all())
@@ -90,20 +93,21 @@ class _Sender:
         self.destination: DestinationBase = self.batch.destination(destination_id)
         self.files = {file.id: file for file in ledger.stored_files(database, delivery.id)}
         self._cleanup = ExitStack()
+        self._connection = ExitStack()
         self._session: Session | None = None
         self._out_of_reach = False
 
     @contextmanager
     def connected(self) -> Iterator[None]:
         """Close the connection, if one was made, and give up local copies at the end."""
-        with self._cleanup:
+        with self._cleanup, self._connection:
             yield
 
     def session(self) -> Session:
         """Return the open connection; opens it on the first call."""
         if self._session is None:
             self._out_of_reach = True
-            self._session = self._cleanup.enter_context(self.destination.open())
+            self._session = self._connection.enter_context(self.destination.open())
             self._out_of_reach = False
         return self._session
 
@@ -159,19 +163,52 @@ class _Sender:
     def _send(self, dispatches: Sequence[Dispatch]) -> None:
         number = ledger.begin_sending(self.database, dispatches, lease=lease(self.batch))
         try:
-            receipt = self.session().send(self._parcel(dispatches, attempt=number))
-        except OutcomeUnknownError as error:
-            if self.destination.can_be_asked:
-                # It stays `sending`: the next try begins by asking.
-                raise TransferInterruptedError(f"{error.what}; the next try asks the destination") from None
-            self._record(dispatches, DispatchState.UNKNOWN, number=number, error=error)
-            raise
+            parcel = self._parcel(dispatches, attempt=number)
+            session = self.session()
         except LeadferryError as error:
             self._record(dispatches, DispatchState.FAILED, number=number, error=error)
-            raise
+            raise  # nothing was sent
+        try:
+            receipt = session.send(parcel)
+        except LeadferryError as error:
+            receipt = self._ask_after(error, parcel, dispatches, number=number)
         # Anything else (a kill, a time-out by Airflow, a bug) leaves it `sending`: the next try asks the destination.
         self._record(dispatches, DispatchState.CONFIRMED, number=number, receipt=receipt)
         _log.info("Parcel %s confirmed at %s", dispatches[0].parcel_key, receipt.location)
+
+    def _ask_after(
+        self, error: LeadferryError, parcel: Parcel, dispatches: Sequence[Dispatch], *, number: int
+    ) -> Receipt:
+        """Find out what an error while sending means: it may have come after the file was published.
+
+        Returns the receipt when the parcel is there all the same. Otherwise it raises: the error itself once it is
+        proven that nothing arrived; where nobody can be asked now, the dispatch stays `sending`, and the next try asks.
+        """
+        if not self.destination.can_be_asked:
+            unknown = isinstance(error, OutcomeUnknownError)
+            outcome = DispatchState.UNKNOWN if unknown else DispatchState.FAILED
+            self._record(dispatches, outcome, number=number, error=error)
+            raise error
+        try:
+            found = self._find_anew(parcel)
+        except (NameConflictError, NoSuchPathError):
+            found = None  # what stands there is not this parcel, or there is nothing at all
+        except OutcomeUnknownError as unknown_for_good:
+            self._record(dispatches, DispatchState.UNKNOWN, number=number, error=unknown_for_good)
+            raise
+        except LeadferryError:
+            raise TransferInterruptedError(f"{error.what}; the next try asks the destination") from None
+        if found is not None:
+            return found
+        self._record(dispatches, DispatchState.FAILED, number=number, error=error)
+        raise error
+
+    def _find_anew(self, parcel: Parcel) -> Receipt | None:
+        """Ask on a connection of its own: the one on which sending failed may be dead."""
+        with suppress(LeadferryError, OSError):
+            self._connection.close()
+        self._session = None
+        return self.session().find(parcel)
 
     def _look_up(self, dispatches: Sequence[Dispatch]) -> list[Dispatch]:
         """Ask the destination what became of a parcel whose sender died."""

@@ -37,11 +37,15 @@ _FOR_ALL = frozenset({FileKind.MANIFEST, FileKind.DONE})
 def render(database: Database, archive: Archive, delivery_id: int) -> list[StoredFile]:
     """Write all files of a delivery and plan their dispatches; a second call returns what the first one stored.
 
+    When the mapping withholds every lead, the delivery is skipped and there is no file.
+
     Raises:
         RenderError: a value cannot be mapped or written; nothing was stored.
         StoreError: the delivery was settled meanwhile, or the archive cannot be written.
     """
     delivery = ledger.get_delivery(database, delivery_id)
+    if delivery.state in {DeliveryState.FAILED, DeliveryState.SKIPPED}:
+        raise ledger.gone_too_far(delivery_id, delivery.state)
     if delivery.state is not DeliveryState.CLAIMED:
         return ledger.stored_files(database, delivery_id)
     batch = Batch.model_validate(delivery.config)
@@ -49,9 +53,25 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
     mapping = Mapping(batch.fields, timezone=recipient_zone(batch), locale=batch.recipient.locale)
     if _withhold(database, batch, mapping, delivery):
         delivery = ledger.get_delivery(database, delivery_id)
+        if not delivery.included and batch.empty != "header_only":
+            ledger.skip(database, delivery_id, reason="every lead was withheld")
+            return []
     renderer = _Renderer(database, archive, delivery, batch, mapping)
     files = list(renderer.render_all())
+    _refuse_equal_names(files)
     return ledger.record_files(database, delivery_id, files, _plan(batch, delivery, files))
+
+
+def _refuse_equal_names(files: Sequence[RenderedFile]) -> None:
+    """Refuse files that would meet under one name at the destination, also where case does not count."""
+    seen: dict[str, RenderedFile] = {}
+    for file in files:
+        twin = seen.setdefault(file.name.casefold(), file)
+        if twin is not file:
+            raise RenderError(
+                f"part {twin.part} of file {twin.key!r} and part {file.part} of file {file.key!r} would have the same name",
+                hint="Change the names in the batch file; the leads are back in the queue",
+            )
 
 
 def _withhold(database: Database, batch: Batch, mapping: Mapping, delivery: Delivery) -> bool:

@@ -28,6 +28,8 @@ def explain(settlement: Settlement) -> str:
     counts = f"{settlement.included} included, {settlement.withheld} withheld"
     start = f"Delivery {settlement.delivery_id} is {settlement.state} ({counts})"
     match settlement.state:
+        case DeliveryState.SKIPPED:
+            return f"{start}: {settlement.reason}. Check that leads come in by the batch's flows."
         case DeliveryState.FAILED:
             return f"{start}: {settlement.reason}. {settlement.returned} leads are back in the queue. Mend the cause, then trigger the DAG, or leave them to the next departure."
         case DeliveryState.PARTIAL:

@@ -14,13 +14,24 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, literal, select, text, update
+from sqlalchemy import Connection, Row, delete, func, insert, literal, select, text, update
 
 from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
 from leadferry.store.audit import record
 from leadferry.store.database import Database
-from leadferry.store.tables import attempt, batch, batch_config, delivery, dispatch, file, lot
+from leadferry.store.tables import (
+    attempt,
+    batch,
+    batch_config,
+    delivery,
+    dispatch,
+    file,
+    lead,
+    lot,
+    queue_entry,
+    subscription,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -424,9 +435,37 @@ def _give_back(connection: Connection, delivery_id: int) -> int:
     ).one()
     if row.kind is not DeliveryKind.DEPARTURE:
         return 0
+    _drop_unwanted(connection, delivery_id)
     connection.execute(update(lot).where(lot.c.delivery_id == delivery_id).values(delivery_id=None))
     returned: int = row.included + row.withheld
     return returned
+
+
+def _drop_unwanted(connection: Connection, delivery_id: int) -> None:
+    """Take leads of flows that the batch no longer listens to out of the delivery; they come back with their flow."""
+    listened = select(subscription.c.flow).where(subscription.c.batch_no == delivery.c.batch_no)
+    flows = func.jsonb_array_elements_text(batch_config.c.config["flows"]).table_valued("value")
+    gone = (
+        select(flows.c.value)
+        .select_from(delivery)
+        .join(batch_config, batch_config.c.id == delivery.c.config_id)
+        .join(flows, literal(True))  # noqa: FBT003  (ON true: a lateral join)
+        .where(delivery.c.id == delivery_id, flows.c.value.not_in(listened.correlate(delivery)))
+    )
+    if removed := list(connection.scalars(gone)):
+        mine = select(lot.c.id).where(lot.c.delivery_id == delivery_id)
+        connection.execute(
+            delete(queue_entry).where(
+                queue_entry.c.lot_id.in_(mine), lead.c.id == queue_entry.c.lead_id, lead.c.flow.in_(removed)
+            )
+        )
+
+
+def skip(database: Database, delivery_id: int, *, reason: str) -> None:
+    """Close a claimed delivery of which no lead is left to go: all were withheld, and stay so."""
+    with database.transaction() as connection:
+        _lock(connection, delivery_id, {DeliveryState.CLAIMED})
+        _move(connection, delivery_id, DeliveryState.SKIPPED, reason=reason, ends=True)
 
 
 def recover_stale(database: Database) -> list[int]:
@@ -517,11 +556,17 @@ def _lock(connection: Connection, delivery_id: int, allowed: set[DeliveryState])
         raise StoreError(f"There is no delivery {delivery_id}")
     state: DeliveryState = row.state
     if state not in allowed:
-        raise StoreError(
-            f"Delivery {delivery_id} is {state} and can go no further",
-            hint="Its leads are back in the queue or already delivered; clear the whole run, extract included, for a new departure",
-        )
+        raise gone_too_far(delivery_id, state)
     return state
+
+
+def gone_too_far(delivery_id: int, state: DeliveryState) -> StoreError:
+    """Return the error for a step that comes too late for a delivery in this state."""
+    hint = {
+        DeliveryState.HELD: "Say whether it arrived: `leadferry dispatch confirm|fail ID --reason TEXT`",
+        DeliveryState.FAILED: "Its leads are back in the queue; trigger the DAG, or clear the whole run, extract included",
+    }.get(state, "Nothing to do: `leadferry deliveries BATCH` shows what became of it")
+    return StoreError(f"Delivery {delivery_id} is {state} and can go no further", hint=hint)
 
 
 def _move(

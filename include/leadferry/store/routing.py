@@ -67,7 +67,9 @@ def _first_fill(
     connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
 ) -> None:
     """Give a batch what it finds of flows that it begins to listen to: all leads that it never had."""
-    had = exists().where(queue_entry.c.lead_id == lead.c.id, queue_entry.c.batch_no == batch_no)
+    had = exists().where(
+        queue_entry.c.lead_id == lead.c.id, queue_entry.c.batch_no == batch_no, queue_entry.c.copy == 0
+    )
     found = select(literal(batch_no), lead.c.id, lead.c.received_at).where(lead.c.flow.in_(flows), ~had)
     if received_from is not None:
         found = found.where(lead.c.received_at >= received_from)

@@ -194,6 +194,7 @@ CREATE TABLE state_move (
 );
 INSERT INTO state_move VALUES
     ('delivery', 'claimed', 'rendered'), ('delivery', 'claimed', 'failed'),
+    ('delivery', 'claimed', 'skipped'),
     ('delivery', 'rendered', 'delivered'), ('delivery', 'rendered', 'partial'),
     ('delivery', 'rendered', 'held'), ('delivery', 'rendered', 'failed'),
     ('delivery', 'held', 'delivered'), ('delivery', 'held', 'partial'), ('delivery', 'held', 'failed'),
@@ -277,7 +278,9 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM file WHERE delivery_id = NEW.id AND kind = 'leads'
                GROUP BY key HAVING sum(rows) <> included_leads)
-       OR NOT EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state = 'confirmed') THEN
+       OR NOT EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state = 'confirmed')
+       OR (NEW.state = 'delivered'
+           AND EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state <> 'confirmed')) THEN
         RAISE EXCEPTION 'leadferry: delivery % has % leads, which its files or receipts do not add up to',
             NEW.id, included_leads USING ERRCODE = 'LF003';
     END IF;
