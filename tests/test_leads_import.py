@@ -835,7 +835,7 @@ def test_the_dags_task_imports_and_returns_counts_only(store_url, database, tmp_
     schedule, watched, by_hand, refused = json.loads(done.stdout.splitlines()[-1])
     assert schedule == "0:05:00"
     assert (watched["loaded"], watched["failed"], by_hand["loaded"]) == (1, 0, 1)
-    assert refused.startswith("A file that is imported by hand needs both")
+    assert refused.startswith("import: A file that is imported by hand needs both")
     assert [stored(database, flow) for flow in "fg"] == [[{"n": "1"}], [{"n": "2"}]]
 
 
