@@ -11,6 +11,7 @@ from batches import add_leads, carried, folder, make_batch, rows, scalars, waiti
 from ferry import SFTP, email, messages
 from leadferry.delivery.notices import tell_failure
 from leadferry.errors import (
+    AuthenticationError,
     DeliveryError,
     MessageRefusedError,
     OutcomeUnknownError,
@@ -118,7 +119,7 @@ def test_of_one_that_fails_and_one_that_confirms_only_the_failed_one_is_tried_ag
     settled = ferry.carry(batch)
     assert (settled.state, settled.reason, settled.returned) == (
         DeliveryState.PARTIAL,
-        "bad: conflict",
+        "bad: no_such_path",
         0,
     )
     assert waiting(ferry.database) == []
@@ -127,7 +128,7 @@ def test_of_one_that_fails_and_one_that_confirms_only_the_failed_one_is_tried_ag
     assert [ferry.deliver(again, one) for one in ("good", "bad")] == [1, 1]
     assert ferry.settle(again).state is DeliveryState.DELIVERED
     assert ferry.attempts() == [
-        ("bad", 1, "failed", "conflict"),
+        ("bad", 1, "failed", "no_such_path"),
         ("bad", 2, "confirmed", None),
         ("good", 1, "confirmed", None),
     ]
@@ -306,13 +307,15 @@ def _published_then(monkeypatch, error, *, asked=None):
     from leadferry.destinations.folder import FolderSession
 
     published, found = FolderSession.send, FolderSession.find
+    sent = []
 
     def fails_afterwards(session, parcel):
         published(session, parcel)
+        sent.append(parcel)
         raise error
 
     def asking(session, parcel):
-        if asked is not None:
+        if asked is not None and sent:
             raise asked
         return found(session, parcel)
 
@@ -348,3 +351,23 @@ def test_i6_leads_do_not_go_back_while_nobody_can_say_whether_they_arrived(ferry
     assert waiting(ferry.database) == []
     assert ferry.settle(claimed).state is DeliveryState.DELIVERED
     assert len(list(inbox.iterdir())) == 1
+
+
+def test_credentials_that_are_refused_only_at_the_first_request_are_no_doubt_about_the_leads(
+    ferry, inbox, monkeypatch
+):
+    """S3 has no log-in: what is refused there before anything was sent is a failure, tried once, and leads go back."""
+    from leadferry.destinations.folder import FolderSession
+
+    def refused(session, parcel):
+        raise AuthenticationError("refused")
+
+    leads = add_leads(ferry.database)
+    claimed = ferry.rendered(make_batch(destinations=[folder(inbox)]))
+    for request in ("send", "find"):
+        monkeypatch.setattr(FolderSession, request, refused)
+    with pytest.raises(AuthenticationError):
+        ferry.deliver(claimed, "drop")
+    assert ferry.dispatches() == [("drop", "", "failed")]
+    assert ferry.settle(claimed).state is DeliveryState.FAILED
+    assert waiting(ferry.database) == leads

@@ -164,17 +164,28 @@ class _Sender:
         number = ledger.begin_sending(self.database, dispatches, lease=lease(self.batch))
         try:
             parcel = self._parcel(dispatches, attempt=number)
-            session = self.session()
+            receipt = self._there_already(parcel)
         except LeadferryError as error:
             self._record(dispatches, DispatchState.FAILED, number=number, error=error)
             raise  # nothing was sent
-        try:
-            receipt = session.send(parcel)
-        except LeadferryError as error:
-            receipt = self._ask_after(error, parcel, dispatches, number=number)
+        if receipt is None:
+            try:
+                receipt = self.session().send(parcel)
+            except LeadferryError as error:
+                receipt = self._ask_after(error, parcel, dispatches, number=number)
         # Anything else (a kill, a time-out by Airflow, a bug) leaves it `sending`: the next try asks the destination.
         self._record(dispatches, DispatchState.CONFIRMED, number=number, receipt=receipt)
         _log.info("Parcel %s confirmed at %s", dispatches[0].parcel_key, receipt.location)
+
+    def _there_already(self, parcel: Parcel) -> Receipt | None:
+        """Look before sending: some destinations refuse credentials only at the first request, and then nothing was sent."""
+        session = self.session()
+        if not self.destination.can_be_asked:
+            return None
+        try:
+            return session.find(parcel)
+        except OutcomeUnknownError:
+            return None  # its absence proves nothing, and every earlier try was cleared up
 
     def _ask_after(
         self, error: LeadferryError, parcel: Parcel, dispatches: Sequence[Dispatch], *, number: int
