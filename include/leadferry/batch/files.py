@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leadferry.formats import Format
 from leadferry.packing import Compression, Encryption
 from leadferry.packing.pipeline import Packing
 from leadferry.templates import FileNameTemplate, Template
+from leadferry.units import Size
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
-
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def _parse_size(value: Any) -> Any:
-    if isinstance(value, int):
-        return value
-    found = re.fullmatch(r"(\d+)\s*([A-Za-z]+)", value) if isinstance(value, str) else None
-    if found is None or found[2].upper() not in _UNITS:
-        raise ValueError("must be a number with B, KB, MB, GB, KiB, MiB or GiB behind it, such as 10MB")
-    return int(found[1]) * _UNITS[found[2].upper()]
-
-
-Size = Annotated[
-    int,
-    BeforeValidator(_parse_size, json_schema_input_type=str),
-    PlainSerializer(lambda size: f"{size}B", return_type=str),
-]
-"""A number of bytes as people write it: `500KB`, `10MB`, `1GiB`."""
 
 
 class _Model(BaseModel):

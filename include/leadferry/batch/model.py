@@ -8,15 +8,13 @@ so that the model is the *effective* configuration: it is what is frozen into th
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -26,32 +24,7 @@ from leadferry.destinations import Destination
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import Rule
 from leadferry.schedule import Schedule, Zone
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _parse_duration(value: Any) -> Any:
-    if isinstance(value, timedelta):
-        return value
-    if isinstance(value, str) and value[:-1].isdigit() and value[-1:] in _UNITS:
-        return timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
-    raise ValueError("must be a number with s, m, h or d behind it, such as 90s, 15m, 2h or 3d")
-
-
-def _write_duration(value: timedelta) -> str:
-    seconds = int(value.total_seconds())
-    sizes = ((86400, "d"), (3600, "h"), (60, "m"))
-    return next(
-        (f"{seconds // size}{unit}" for size, unit in sizes if seconds and seconds % size == 0), f"{seconds}s"
-    )
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_parse_duration, json_schema_input_type=str),
-    PlainSerializer(_write_duration, return_type=str),
-]
-"""A length of time as people write it: `90s`, `15m`, `2h`, `3d`."""
+from leadferry.units import Duration
 
 
 def _known_locale(name: str) -> str:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from leadferry.destinations.transfer import paced
 from leadferry.errors import NoSuchPathError, PermanentDeliveryError
 from leadferry.templates import render
+from leadferry.units import Size
 
 BLOCK = 1 << 20
 """Bytes that are read, hashed and sent at a time."""
@@ -146,6 +148,32 @@ class Session(abc.ABC):
             OutcomeUnknownError: it may or may not have arrived, and the destination cannot be asked.
         """
 
+    def probe(self, parcel: Parcel) -> str:  # noqa: ARG002  (destinations that can do more use it)
+        """Prove, as far as nobody is bothered by it, that a parcel like this one could be delivered; leave nothing.
+
+        Returns what was proven, as a phrase for `leadferry doctor`.
+
+        Raises:
+            DeliveryError: it could not.
+        """
+        return "logged in"
+
+
+class FileStoreSession(Session):
+    """A session with a place where files stand under names."""
+
+    @abc.abstractmethod
+    def remove(self, parcel: Parcel) -> None:
+        """Remove the parcel's file if exactly its bytes stand under its name; anything else stays."""
+
+    def probe(self, parcel: Parcel) -> str:
+        """Send a small file for real and take it away again."""
+        try:
+            self.send(parcel)
+        finally:
+            self.remove(parcel)
+        return "a file was written, published and removed"
+
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
@@ -216,6 +244,10 @@ class DestinationBase(BaseModel, abc.ABC):
         """Return who gets a parcel of their own; `[None]` where the destination is the addressee."""
         return [None]
 
+    def endpoint(self) -> tuple[str, int] | None:
+        """Return host name and port by the Airflow connection, for a look at DNS and TCP; None where there is none."""
+        return None
+
     @property
     @abc.abstractmethod
     def where(self) -> str:
@@ -229,3 +261,20 @@ class DestinationBase(BaseModel, abc.ABC):
     @abc.abstractmethod
     def open(self) -> AbstractContextManager[Session]:
         """Connect and log in; timeouts everywhere. Raises `DeliveryError` classified by what went wrong."""
+
+
+class FileStore(DestinationBase):
+    """What destinations share where files stand under names: folders, servers, buckets."""
+
+    on_name_taken: Literal["fail", "suffix", "overwrite"] = Field(
+        default="fail",
+        description="When other bytes stand under the name: fail, deliver as name_2, name_3 …, or replace them."
+        " The same bytes under the name always count as delivered.",
+    )
+    max_bytes_per_second: Annotated[Size, Field(ge=1000)] | None = Field(
+        default=None, description="Never send faster than this, such as 500KB."
+    )
+
+    def blocks(self, file: OutgoingFile) -> Iterator[bytes]:
+        """Yield the file's bytes at the pace that this destination may be used."""
+        return paced(file.blocks(), bytes_per_second=self.max_bytes_per_second)

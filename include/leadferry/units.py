@@ -1,0 +1,54 @@
+"""Lengths of time and numbers of bytes as people write them in batch files."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+
+_TIMES = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _parse_duration(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str) and value[:-1].isdigit() and value[-1:] in _TIMES:
+        return timedelta(**{_TIMES[value[-1]]: int(value[:-1])})
+    raise ValueError("must be a number with s, m, h or d behind it, such as 90s, 15m, 2h or 3d")
+
+
+def _write_duration(value: timedelta) -> str:
+    seconds = int(value.total_seconds())
+    sizes = ((86400, "d"), (3600, "h"), (60, "m"))
+    return next(
+        (f"{seconds // size}{unit}" for size, unit in sizes if seconds and seconds % size == 0), f"{seconds}s"
+    )
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_parse_duration, json_schema_input_type=str),
+    PlainSerializer(_write_duration, return_type=str),
+]
+"""A length of time as people write it: `90s`, `15m`, `2h`, `3d`."""
+
+_SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _parse_size(value: Any) -> Any:
+    if isinstance(value, int):
+        return value
+    found = re.fullmatch(r"(\d+)\s*([A-Za-z]+)", value) if isinstance(value, str) else None
+    if found is None or found[2].upper() not in _SIZES:
+        raise ValueError("must be a number with B, KB, MB, GB, KiB, MiB or GiB behind it, such as 10MB")
+    return int(found[1]) * _SIZES[found[2].upper()]
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_parse_size, json_schema_input_type=str),
+    PlainSerializer(lambda size: f"{size}B", return_type=str),
+]
+"""A number of bytes as people write it: `500KB`, `10MB`, `1GiB`."""
