@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -173,6 +174,20 @@ class FileStoreSession(Session):
         finally:
             self.remove(parcel)
         return "a file was written, published and removed"
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """A session of a store whose objects anybody can fetch for a while who has the link."""
+
+    def link(self, parcel: Parcel, *, expires: timedelta) -> str:
+        """Return an HTTPS link to the parcel's file, which must have been sent, that works until `expires` from now.
+
+        The link is a secret: whoever has it gets the file. It goes to the recipient and into no log.
+
+        Raises:
+            DeliveryError: the file is not there, or the credentials or the store cannot make a link that lasts so long.
+        """
 
 
 class _Readable(Protocol):
