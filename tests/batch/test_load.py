@@ -203,11 +203,20 @@ def test_a_recipient_is_the_name_of_a_file(folder, value):
 
 
 @pytest.mark.req("R002")
-@pytest.mark.parametrize("key", ["name", "recipient", "flows", "schedule", "fields", "files", "destinations"])
+@pytest.mark.parametrize("key", ["name", "recipient", "flows", "schedule", "fields", "destinations"])
 def test_a_missing_required_key_is_named(folder, key):
     folder.write("batches/acme.yaml", _without(key))
 
     assert folder.complaints() == [f"config/batches/acme.yaml:2: {key}: the required key '{key}' is missing"]
+
+
+@pytest.mark.req("R002")
+def test_files_are_required_by_destinations_that_take_files(folder):
+    folder.write("batches/acme.yaml", _without("files"))
+
+    assert folder.complaints() == [
+        "config/batches/acme.yaml:2: destination 'share' takes files, but the batch has none; add the key 'files'"
+    ]
 
 
 def _without(key: str) -> str:

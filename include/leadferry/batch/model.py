@@ -156,7 +156,9 @@ class Batch(_Model):
         description="With nothing to deliver: skip the departure, deliver a file without leads, mail a notice to `notify.empty`, or fail.",
     )
     fields: list[OutputField] = Field(min_length=1)
-    files: list[OutputFile] = Field(min_length=1)
+    files: list[OutputFile] = Field(
+        default=[], description="The files; may be left out when every destination takes leads one by one."
+    )
     manifest: Manifest | None = Field(default=None, description="Send a list of the files after them.")
     done_marker: DoneMarker | None = Field(
         default=None, description="Send an empty file after everything else."
@@ -207,6 +209,19 @@ class Batch(_Model):
                 if wanted not in known:
                     told = f"there is no file {wanted!r}; known: {', '.join(sorted(known))}"
                     raise _blame("destinations", index, "files", position, text=told)
+        return self
+
+    @model_validator(mode="after")
+    def _destinations_get_what_they_take(self) -> Self:
+        for index, destination in enumerate(self.destinations):
+            if destination.takes == "files" and not self.files:
+                raise _blame(
+                    "files",
+                    text=f"destination {destination.id!r} takes files, but the batch has none; add the key 'files'",
+                )
+            if destination.takes == "leads" and destination.files is not None:
+                told = f"a destination of type {destination.type} takes leads, not files; leave files out"
+                raise _blame("destinations", index, "files", text=told)
         return self
 
     @model_validator(mode="after")

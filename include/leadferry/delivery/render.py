@@ -14,6 +14,7 @@ from leadferry.batch.model import Batch
 from leadferry.delivery import control
 from leadferry.delivery.cuts import Pile, piles, withhold_unknown_segments
 from leadferry.delivery.extract import lease
+from leadferry.delivery.records import MEDIA_TYPE, RECORDS, records_name, write_records
 from leadferry.delivery.stream import MappedStream, lead_frames
 from leadferry.delivery.variables import file_variables, recipient_zone, test_mark
 from leadferry.destinations.base import DestinationBase
@@ -101,6 +102,8 @@ class _Renderer:
         for file in self.batch.files:
             files += self._render(file)
         yield from files
+        if any(one.takes == "leads" for one in self.batch.destinations):
+            yield self._records()
         for content, companion in control.companions(self.batch, self.delivery, files):
             with self.archive.new_file() as out:
                 out.write(content)
@@ -115,6 +118,26 @@ class _Renderer:
             done += self._parts(file, pile, stream, first=len(done) + 1)
             stream.report()
         return done
+
+    def _records(self) -> RenderedFile:
+        frames = lead_frames(self.database, self.mapping, self.delivery.id)
+        stream = MappedStream(self.mapping, frames, with_ids=True)
+        with closing(self.archive.new_file()) as out:
+            write_records(stream.take(_UNLIMITED), cast("BinaryIO", out))
+            out.finish()
+            key = f"{self.batch.id}/{self.delivery.id}/records-{out.sha256[:16]}"
+            self.archive.publish(out, key)
+            return RenderedFile(
+                kind=FileKind.LEADS,
+                key=RECORDS,
+                part=1,
+                name=records_name(self.batch, self.delivery),
+                sha256=out.sha256,
+                size=out.size,
+                rows=self.delivery.included,
+                media_type=MEDIA_TYPE,
+                archive_key=key,
+            )
 
     def _parts(
         self, file: OutputFile, pile: Pile, stream: MappedStream, *, first: int
@@ -240,7 +263,9 @@ def _plan(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> li
 
 
 def _goes_to(destination: DestinationBase, file: RenderedFile) -> bool:
-    """Tell whether a destination gets a file: what accompanies the leads goes wherever they go."""
+    """Tell whether a destination gets a file: what accompanies the leads goes wherever they go as files."""
+    if destination.takes == "leads" or file.key == RECORDS:
+        return destination.takes == "leads" and file.key == RECORDS
     if file.kind is FileKind.DONE and destination.sends_files_together:
         return False  # in a message everything is there at once
     return destination.files is None or file.kind in _FOR_ALL or file.key in destination.files

@@ -50,10 +50,17 @@ def lead_frames(
 
 
 class MappedStream:
-    """Mapped frames, to be taken a number of leads at a time: all parts of a file come from one stream."""
+    """Mapped frames, to be taken a number of leads at a time: all parts of a file come from one stream.
 
-    def __init__(self, mapping: Mapping, frames: Iterable[pl.DataFrame]) -> None:
+    Args:
+        mapping: how the leads become the file's columns.
+        frames: the leads, as `lead_frames` yields them.
+        with_ids: also yield the column `LEAD_ID`.
+    """
+
+    def __init__(self, mapping: Mapping, frames: Iterable[pl.DataFrame], *, with_ids: bool = False) -> None:
         self._mapping = mapping
+        self._with_ids = with_ids
         self._frames = iter(frames)
         self._rest: pl.DataFrame | None = None
         self._blanked: Counter[str] = Counter()
@@ -91,7 +98,7 @@ class MappedStream:
             return None
         mapped = self._mapping.apply(frame)
         self._blanked.update(mapped.blanked)
-        return mapped.frame
+        return mapped.frame.with_columns(mapped.lead_ids) if self._with_ids else mapped.frame
 
 
 def _ahead(frames: Generator[pl.DataFrame]) -> Iterator[pl.DataFrame]:

@@ -240,8 +240,8 @@ class DestinationBase(BaseModel, abc.ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    can_be_asked: ClassVar[bool] = True
-    """Whether `Session.find` can tell after a crash if a parcel arrived."""
+    takes: ClassVar[Literal["files", "leads"]] = "files"
+    """Whether parcels hold the batch's files, or the records file with the mapped leads and their ids."""
 
     sends_files_together: ClassVar[bool] = False
     """Whether all files for one addressee travel in one parcel (a mail with attachments)."""
@@ -254,6 +254,11 @@ class DestinationBase(BaseModel, abc.ABC):
     files: list[str] | None = Field(
         default=None, min_length=1, description="Ids of the files that go here; all of them when left out."
     )
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether `Session.find` can tell after a crash if a parcel arrived."""
+        return True
 
     def addressees(self) -> list[str | None]:
         """Return who gets a parcel of their own; `[None]` where the destination is the addressee."""

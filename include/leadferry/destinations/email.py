@@ -58,7 +58,6 @@ Address = Annotated[str, AfterValidator(_one_address)]
 class Email(DestinationBase):
     """One message per recipient, the files attached; recipients do not see each other."""
 
-    can_be_asked: ClassVar[bool] = False
     sends_files_together: ClassVar[bool] = True
 
     type: Literal["email"] = "email"
@@ -92,6 +91,11 @@ class Email(DestinationBase):
         if len(set(seen)) < len(seen):
             raise ValueError("an address stands twice in `to`; it would get the message twice")
         return self
+
+    @property
+    def can_be_asked(self) -> bool:
+        """No: a mail server does not tell later what it took."""
+        return False
 
     def addressees(self) -> list[str | None]:
         """Return the recipients: each is sent to, confirmed and tried again on its own."""

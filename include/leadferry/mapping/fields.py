@@ -92,6 +92,8 @@ class Mapped:
 
     frame: pl.DataFrame
     """The output columns in their order; no rows for withheld leads; null is "no value"."""
+    lead_ids: pl.Series
+    """The ids of the leads in `frame`, row by row, named `LEAD_ID`."""
     withheld: dict[int, str]
     """Lead id → why it stays out: `field Phone: phone`."""
     blanked: dict[str, int]
@@ -178,9 +180,10 @@ class Mapping:
         withheld = _withheld(failures, frame.get_column(LEAD_ID))
         kept = ~frame.get_column(LEAD_ID).is_in(list(withheld)) if withheld else None
         _raise_for_failures(failures, frame.get_column(LEAD_ID), kept=kept)
-        mapped = pl.DataFrame(columns)
+        mapped, lead_ids = pl.DataFrame(columns), frame.get_column(LEAD_ID)
         return Mapped(
             frame=mapped if kept is None else mapped.filter(kept),
+            lead_ids=lead_ids if kept is None else lead_ids.filter(kept),
             withheld=withheld,
             blanked=_blanked(failures, kept=kept),
         )
