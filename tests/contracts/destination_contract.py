@@ -6,10 +6,13 @@ A test file supplies a `harness` fixture and inherits the tests.
 import abc
 import contextlib
 import hashlib
+import logging
+import re
 import threading
 
 import pytest
 
+from leadferry.destinations import transfer
 from leadferry.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -29,6 +32,11 @@ class Harness(abc.ABC):
     destination: object
     wrong_credentials: object = None
     """The same destination by a connection with a wrong password; None where nobody logs in."""
+
+    @property
+    def overwriting(self):
+        """The same destination when it may replace what stands under the name."""
+        return self.destination.model_copy(update={"on_name_taken": "overwrite"})
 
     @abc.abstractmethod
     def visible(self):
@@ -226,3 +234,138 @@ class DestinationContract:
         assert harness.destination == model.model_validate(harness.destination.model_dump(mode="json"))
         assert harness.destination.pool.replace("_", "").isalnum()
         assert harness.destination.pool.islower()
+
+
+class FileStoreContract(DestinationContract):
+    """What is more to expect where files stand under names (`leadferry.destinations.base.FileStore`)."""
+
+    @pytest.mark.req("F53")
+    @pytest.mark.parametrize("other", [b"somebody's", b"same size"], ids=["other size", "same size"])
+    def test_overwriting_replaces_other_bytes_and_only_when_it_sends(self, harness, make_parcel, other):
+        parcel = make_parcel(b"our bytes")
+        harness.put("leads.csv", other)
+        harness.put("others.csv", b"stays")
+        assert find(harness.overwriting, parcel) is None
+        assert {"leads.csv": other, "others.csv": b"stays"} == harness.visible()
+        receipt = send(harness.overwriting, parcel)
+        assert hashlib.sha256(b"our bytes").hexdigest() == receipt.sha256
+        assert harness.visible() == {"leads.csv": b"our bytes", "others.csv": b"stays"}
+        assert harness.remains() == []
+
+    @pytest.mark.req("F53")
+    def test_overwriting_finds_what_it_sent_and_sends_it_once(self, harness, parcel, content, next_try):
+        harness.put("leads.csv", b"yesterday's")
+        send(harness.overwriting, parcel)
+        assert hashlib.sha256(content).hexdigest() == find(harness.overwriting, next_try(parcel)).sha256
+        assert len(content) == send(harness.overwriting, next_try(parcel)).size
+        assert {"leads.csv": content} == harness.visible()
+
+    @pytest.mark.req("F53")
+    def test_overwriting_where_nothing_stands_delivers(self, harness, parcel, content):
+        send(harness.overwriting, parcel)
+        assert {"leads.csv": content} == harness.visible()
+        assert harness.remains() == []
+
+    @pytest.mark.req("F53", "R137")
+    def test_a_watcher_of_an_overwritten_name_sees_the_old_bytes_or_the_new_ones_and_nothing_else(
+        self, harness, parcel, content
+    ):
+        harness.put("leads.csv", b"yesterday's")
+        seen, done = [], threading.Event()
+
+        def watch():
+            while not done.is_set():
+                seen.append(harness.visible())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            send(harness.overwriting, parcel)
+        finally:
+            done.set()
+            watcher.join()
+        assert all(view in ({"leads.csv": b"yesterday's"}, {"leads.csv": content}) for view in seen)
+        assert {"leads.csv": content} == harness.visible()
+
+    @pytest.mark.req("F53", "R143")
+    def test_overwriting_that_breaks_in_the_middle_leaves_the_old_bytes(
+        self, harness, parcel, content, next_try
+    ):
+        harness.put("leads.csv", b"yesterday's")
+        with harness.failing_half_way(), pytest.raises(DeliveryError):
+            send(harness.overwriting, parcel)
+        assert harness.visible() == {"leads.csv": b"yesterday's"}
+        send(harness.overwriting, next_try(parcel))
+        assert {"leads.csv": content} == harness.visible()
+        assert harness.remains() == []
+
+    @pytest.mark.req("F53", "F03")
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_crash_around_an_overwritten_name_leaves_exactly_one_after_the_next_try(  # noqa: PLR0913, PLR0917  (fixtures)
+        self, harness, parcel, content, next_try, monkeypatch, when
+    ):
+        harness.put("leads.csv", b"yesterday's")
+        with monkeypatch.context() as patch:
+            harness.crashing(patch, when=when)
+            with pytest.raises(Crash):
+                send(harness.overwriting, parcel)
+        found = find(harness.overwriting, next_try(parcel))
+        assert (found is not None) == (when == "after")
+        send(harness.overwriting, next_try(parcel))
+        assert {"leads.csv": content} == harness.visible()
+        assert harness.remains() == []
+
+    def test_a_probe_proves_that_a_file_can_be_delivered_and_leaves_nothing(self, harness, make_parcel):
+        harness.put("others.csv", b"stays")
+        with harness.destination.open() as session:
+            told = session.probe(make_parcel(b"probe", name="leadferry_probe.txt"))
+        assert told
+        assert harness.visible() == {"others.csv": b"stays"}
+        assert harness.remains() == []
+
+    def test_a_probe_where_nothing_may_be_written_says_so(self, harness, make_parcel):
+        probe = make_parcel(b"probe", name="leadferry_probe.txt")
+        with (
+            harness.forbidden(),
+            pytest.raises(AccessDeniedError),
+            harness.destination.open() as session,
+        ):
+            session.probe(probe)
+
+    def test_only_the_parcels_own_bytes_are_removed(self, harness, parcel, make_parcel, content):
+        send(harness.destination, parcel)
+        harness.put("others.csv", b"stays")
+        with harness.destination.open() as session:
+            session.remove(make_parcel(b"other bytes", key="another"))
+            assert {"leads.csv": content, "others.csv": b"stays"} == harness.visible()
+            session.remove(parcel)
+            assert harness.visible() == {"others.csv": b"stays"}
+            session.remove(parcel)
+        assert harness.visible() == {"others.csv": b"stays"}
+
+    @pytest.mark.req("R139")
+    def test_every_transfer_stands_in_the_access_log_with_place_bytes_and_seconds(
+        self, harness, parcel, content, caplog
+    ):
+        caplog.set_level(logging.INFO, logger="leadferry.access")
+        send(harness.destination, parcel)
+        lines = [one.getMessage() for one in caplog.records if one.name == "leadferry.access"]
+        puts = [line for line in lines if line.startswith("put ")]
+        assert any(re.search(rf"://.* ok {len(content)} bytes \d+\.\d+ s$", line) for line in puts), lines
+
+    @pytest.mark.req("R139")
+    def test_a_failed_transfer_stands_in_the_access_log_as_failed(self, harness, parcel, caplog):
+        caplog.set_level(logging.INFO, logger="leadferry.access")
+        with harness.failing_half_way(), pytest.raises(DeliveryError):
+            send(harness.destination, parcel)
+        lines = [one.getMessage() for one in caplog.records if one.name == "leadferry.access"]
+        assert any(line.startswith("put ") and " failed" in line for line in lines), lines
+
+    def test_a_limit_of_the_pace_is_kept(self, harness, parcel, content, monkeypatch):
+        """The clock is not waited for: what counts is that every byte passes the brake."""
+        waits = []
+        monkeypatch.setattr(transfer, "sleep", waits.append)
+        slow = harness.destination.model_copy(update={"max_bytes_per_second": 1000})
+        send(slow, parcel)
+        assert {"leads.csv": content} == harness.visible()
+        assert max(waits) > len(content) / 1000 * 0.5

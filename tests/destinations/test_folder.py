@@ -1,6 +1,7 @@
 """The folder destination: the contract, and what only folders do."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 import resource
@@ -8,10 +9,10 @@ import subprocess
 
 import pytest
 
-from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
+from contracts.destination_contract import Crash, FileStoreContract, Harness, find, send
 from leadferry.destinations import folder
 from leadferry.destinations.folder import Folder
-from leadferry.errors import AccessDeniedError, NoSuchPathError, QuotaError
+from leadferry.errors import AccessDeniedError, NameConflictError, NoSuchPathError, QuotaError
 
 
 class FolderHarness(Harness):
@@ -46,14 +47,15 @@ class FolderHarness(Harness):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     def crashing(self, monkeypatch, *, when):
-        really = os.link
+        for name in ("link", "replace"):
+            really = getattr(os, name)
 
-        def link(source, target):
-            if when == "after":
-                really(source, target)
-            raise Crash
+            def crash(source, target, really=really):
+                if when == "after":
+                    really(source, target)
+                raise Crash
 
-        monkeypatch.setattr(os, "link", link)
+            monkeypatch.setattr(os, name, crash)
 
     @contextlib.contextmanager
     def forbidden(self):
@@ -68,7 +70,7 @@ def harness(tmp_path):
     return FolderHarness(tmp_path / "out")
 
 
-class TestFolder(DestinationContract):
+class TestFolder(FileStoreContract):
     pass
 
 
@@ -89,6 +91,38 @@ def test_the_path_is_a_template_and_values_make_no_folders(tmp_path, parcel):
     send(Folder(id="out", path=str(tmp_path) + "/{{ batch.name }}/{{ delivery.date }}"), parcel)
     assert (tmp_path / "Acme_.._.._Auto/2026-01-31/leads.csv").exists()
     parcel.variables["batch"]["name"] = "Acme Auto"
+
+
+@pytest.mark.req("R095")
+@pytest.mark.parametrize("create", [True, False], ids=["made", "required"])
+def test_folders_by_year_and_month_are_made_or_required_as_the_batch_says(tmp_path, parcel, content, create):
+    year_and_month = "/{{ delivery.year }}/{{ delivery.month }}"
+    parcel = dataclasses.replace(
+        parcel, variables={**parcel.variables, "delivery": {"year": "2026", "month": "01"}}
+    )
+    there = Folder(id="out", path=str(tmp_path) + year_and_month, create=create)
+    if not create:
+        with pytest.raises(NoSuchPathError):
+            send(there, parcel)
+        assert not (tmp_path / "2026").exists()
+        (tmp_path / "2026" / "01").mkdir(parents=True)
+    receipt = send(there, parcel)
+    assert content == (tmp_path / "2026" / "01" / "leads.csv").read_bytes()
+    assert receipt.location == str(tmp_path / "2026" / "01" / "leads.csv")
+
+
+def test_a_probe_takes_the_folders_that_it_made_away_again(tmp_path, make_parcel):
+    with Folder(id="out", path=f"{tmp_path}/new/er").open() as session:
+        session.probe(make_parcel(b"probe"))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.req("F53")
+def test_a_folder_under_the_name_is_never_overwritten(tmp_path, parcel):
+    (tmp_path / "leads.csv").mkdir()
+    with pytest.raises(NameConflictError):
+        send(Folder(id="out", path=str(tmp_path), on_name_taken="overwrite"), parcel)
+    assert (tmp_path / "leads.csv").is_dir()
 
 
 @pytest.mark.parametrize("name", ["..", "a\nb"])

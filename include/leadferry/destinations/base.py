@@ -11,7 +11,7 @@ import abc
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkabl
 from pydantic import BaseModel, ConfigDict, Field
 
 from leadferry.destinations.transfer import paced
-from leadferry.errors import NoSuchPathError, PermanentDeliveryError
+from leadferry.errors import DeliveryError, NoSuchPathError, PermanentDeliveryError
 from leadferry.templates import render
 from leadferry.units import Size
 
@@ -171,8 +171,11 @@ class FileStoreSession(Session):
         """Send a small file for real and take it away again."""
         try:
             self.send(parcel)
-        finally:
-            self.remove(parcel)
+        except DeliveryError:
+            with suppress(DeliveryError):  # why it could not be sent is what counts
+                self.remove(parcel)
+            raise
+        self.remove(parcel)
         return "a file was written, published and removed"
 
 

@@ -1,7 +1,7 @@
 """Deliver into a folder that the workers can reach: a mounted share, a folder that another program watches.
 
-A file appears under its final name in one step and complete, and never in the place of other bytes:
-it is written under a hidden name beside it, read back, and then linked, which the file system does only
+A file appears under its final name in one step and complete, and never in the place of other bytes unless the batch
+asks for that: it is written under a hidden name beside it, read back, and then linked, which the file system does only
 if the name is free.
 """
 
@@ -19,7 +19,15 @@ from typing import Literal
 from pydantic import Field
 
 from leadferry.destinations import faults
-from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, Receipt, Session, rendered_path
+from leadferry.destinations.base import (
+    FileStore,
+    FileStoreSession,
+    OutgoingFile,
+    Parcel,
+    Receipt,
+    rendered_path,
+)
+from leadferry.destinations.transfer import logged
 from leadferry.errors import NameConflictError, TransferInterruptedError
 from leadferry.project import project_folder
 from leadferry.templates import Template
@@ -28,7 +36,7 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EI
 """What file systems without hard links answer (FAT, some network shares and FUSE)."""
 
 
-class Folder(DestinationBase):
+class Folder(FileStore):
     """A folder that the workers can reach, such as a mounted share."""
 
     type: Literal["folder"] = "folder"
@@ -54,60 +62,104 @@ class Folder(DestinationBase):
         yield FolderSession(self)
 
 
-class FolderSession(Session):
+class FolderSession(FileStoreSession):
     """The file system, as a destination."""
 
     def __init__(self, destination: Folder) -> None:
         self._destination = destination
+        self._made: list[Path] = []
 
     def find(self, parcel: Parcel) -> Receipt | None:
         """Look for the file by name, size and SHA-256; temporary files of earlier tries are removed."""
         folder = self._folder(parcel)
         with faults.files(f"folder {folder}"):
             _sweep(folder, parcel)
-            return _standing(folder / parcel.file.name, parcel.file)
+            return self._standing(folder / parcel.file.name, parcel.file)
 
     def send(self, parcel: Parcel) -> Receipt:
         """Write, read back, publish; a file that is already there is only verified."""
         folder = self._folder(parcel)
         with faults.files(f"folder {folder}"):
             if self._destination.create:
-                folder.mkdir(parents=True, exist_ok=True)
+                self._make(folder)
             _sweep(folder, parcel)
             final = folder / parcel.file.name
-            return _standing(final, parcel.file) or _deliver(final, parcel)
+            return self._standing(final, parcel.file) or self._deliver(final, parcel)
+
+    def remove(self, parcel: Parcel) -> None:
+        """See `FileStoreSession.remove`; folders that this session made go with it when they are empty."""
+        folder = self._folder(parcel)
+        final = folder / parcel.file.name
+        with faults.files(f"folder {folder}"):
+            _sweep(folder, parcel)
+            if final.is_file() and _same_bytes(final, parcel.file):
+                with logged("remove", final.as_uri()):
+                    final.unlink()
+                _sync(folder)
+        with suppress(OSError):
+            while self._made:
+                self._made.pop().rmdir()
 
     def _folder(self, parcel: Parcel) -> Path:
         written = rendered_path(self._destination.path, parcel, where=self._destination.where)
         return project_folder() / Path(written).expanduser()
 
+    def _make(self, folder: Path) -> None:
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._made += reversed(missing)
 
-def _deliver(final: Path, parcel: Parcel) -> Receipt:
-    temporary = final.with_name(parcel.temporary_name)
-    try:
-        _write(temporary, parcel.file)
-        how = publish(temporary, final)
-    except FileExistsError:
-        # Somebody took the name since we looked.
-        if receipt := _standing(final, parcel.file):
-            return receipt
-        raise
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-    _sync(final.parent)
-    return _receipt(final, parcel.file, verified=f"read back before it was published by {how}")
+    @property
+    def _replaces(self) -> bool:
+        return self._destination.on_name_taken == "overwrite"
+
+    def _standing(self, final: Path, file: OutgoingFile) -> Receipt | None:
+        """Look at what stands under the final name: nothing, this file, what may be replaced, or something else."""
+        if not os.path.lexists(final):
+            return None
+        if final.is_file() and _same_bytes(final, file):
+            return _receipt(final, file, verified="found there and read back")
+        if self._replaces and not final.is_dir():
+            return None
+        raise NameConflictError(
+            f"folder {final.parent}: something else already stands under the name {final.name}"
+        )
+
+    def _deliver(self, final: Path, parcel: Parcel) -> Receipt:
+        temporary = final.with_name(parcel.temporary_name)
+        try:
+            with logged("put", temporary.as_uri(), size=parcel.file.size):
+                self._write(temporary, parcel.file)
+            with logged("rename", final.as_uri()):
+                how = _replace(temporary, final) if self._replaces else publish(temporary, final)
+        except FileExistsError:
+            # Somebody took the name since we looked.
+            if receipt := self._standing(final, parcel.file):
+                return receipt
+            raise
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+        _sync(final.parent)
+        return _receipt(final, parcel.file, verified=f"read back before it was published by {how}")
+
+    def _write(self, temporary: Path, file: OutgoingFile) -> None:
+        """Write the bytes to the disk and read them back from the file."""
+        with temporary.open("wb") as out:
+            for block in self._destination.blocks(file):
+                out.write(block)
+            out.flush()
+            os.fsync(out.fileno())
+        if not _same_bytes(temporary, file):
+            raise TransferInterruptedError(
+                f"folder {temporary.parent}: what was written reads back differently"
+            )
 
 
-def _write(temporary: Path, file: OutgoingFile) -> None:
-    """Write the bytes to the disk and read them back from the file."""
-    with temporary.open("wb") as out:
-        for block in file.blocks():
-            out.write(block)
-        out.flush()
-        os.fsync(out.fileno())
-    if not _same_bytes(temporary, file):
-        raise TransferInterruptedError(f"folder {temporary.parent}: what was written reads back differently")
+def _replace(temporary: Path, final: Path) -> str:
+    """Give a complete file its final name in one step, whatever stood there; say how."""
+    temporary.replace(final)
+    return "rename over what stood there"
 
 
 def publish(temporary: Path, final: Path) -> str:
@@ -144,17 +196,6 @@ def _rename_noreplace(temporary: Path, final: Path) -> bool:
     if number in _NO_LINKS:
         return False
     raise OSError(number, os.strerror(number))
-
-
-def _standing(final: Path, file: OutgoingFile) -> Receipt | None:
-    """Look at what stands under the final name: nothing, this file, or something else."""
-    if not os.path.lexists(final):
-        return None
-    if not final.is_file() or not _same_bytes(final, file):
-        raise NameConflictError(
-            f"folder {final.parent}: something else already stands under the name {final.name}"
-        )
-    return _receipt(final, file, verified="found there and read back")
 
 
 def _same_bytes(path: Path, file: OutgoingFile) -> bool:
