@@ -19,6 +19,7 @@ from leadferry.templates import (
     Template,
     compile_template,
     file_name,
+    numbered_name,
     render,
     safe_file_name,
     variables,
@@ -261,7 +262,7 @@ def test_a_model_tells_the_place_of_a_wrong_template(field, text, says):
     assert [(error["loc"], says in error["msg"]) for error in caught.value.errors()] == [((field,), True)]
 
 
-@pytest.mark.req("R091")
+@pytest.mark.req("R091", "F53")
 @pytest.mark.parametrize(
     ("rendered", "expected"),
     [
@@ -291,6 +292,25 @@ def test_a_model_tells_the_place_of_a_wrong_template(field, text, says):
 )
 def test_a_name_becomes_safe(rendered, expected):
     assert safe_file_name(rendered) == expected
+
+
+@pytest.mark.req("F53")
+@pytest.mark.parametrize(
+    ("name", "number", "expected"),
+    [
+        ("leads.csv", 1, "leads.csv"),
+        ("leads.csv", 2, "leads_2.csv"),
+        ("leads.csv.gz.pgp", 10, "leads_10.csv.gz.pgp"),
+        ("leads_2026.01.31.csv", 2, "leads_2026.01.31_2.csv"),
+        ("leads", 2, "leads_2"),
+        ("leads_2.csv", 2, "leads_2_2.csv"),
+        ("x" * 196 + ".csv", 12, "x" * 193 + "_12.csv"),
+        ("\u00e9" * 98 + ".csv", 2, "\u00e9" * 97 + "_2.csv"),
+    ],
+)
+def test_a_numbered_name_keeps_its_endings_and_fits(name, number, expected):
+    assert numbered_name(name, number) == expected
+    assert safe_file_name(expected) == expected
 
 
 @pytest.mark.req("R091")

@@ -252,6 +252,8 @@ LONGEST_NAME = 200
 _FORBIDDEN = re.compile(r'[\\/<>:"|?*]')
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\.|$)", re.IGNORECASE)
 _EXTENSIONS = re.compile(r"(?:\.[A-Za-z0-9]{1,10}){1,3}$")
+_ENDINGS = re.compile(r"(?:\.[A-Za-z][A-Za-z0-9]{0,9}){1,3}$")
+"""Extensions that begin with a letter: in `leads_2026.01.31.csv` the day is none."""
 _NO_NAME = "file"
 
 
@@ -281,13 +283,26 @@ def safe_file_name(name: str) -> str:
     return _shortened(plain)
 
 
-def _shortened(name: str) -> str:
-    if len(name.encode()) <= LONGEST_NAME:
+def numbered_name(name: str, number: int) -> str:
+    """Return a safe name with a number before its endings: `leads_2.csv.gz`; 1 is the name itself."""
+    if number == 1:
         return name
+    found = _ENDINGS.search(name)
+    ending = found[0] if found else ""
+    return _fitted(name.removesuffix(ending), f"_{number}{ending}")
+
+
+def _shortened(name: str) -> str:
     found = _EXTENSIONS.search(name)
     extension = found[0] if found else ""
-    stem = name.removesuffix(extension).encode()[: LONGEST_NAME - len(extension)].decode(errors="ignore")
-    return unicodedata.normalize("NFC", stem).rstrip(" .") + extension
+    return _fitted(name.removesuffix(extension), extension)
+
+
+def _fitted(stem: str, end: str) -> str:
+    if len((stem + end).encode()) <= LONGEST_NAME:
+        return stem + end
+    cut = stem.encode()[: LONGEST_NAME - len(end.encode())].decode(errors="ignore")
+    return unicodedata.normalize("NFC", cut).rstrip(" .") + end
 
 
 def variables(  # noqa: PLR0913 - the one place where every variable is named

@@ -225,6 +225,17 @@ class Batch(_Model):
         return self
 
     @model_validator(mode="after")
+    def _what_tells_of_files_tells_their_names(self) -> Self:
+        telling = "manifest" if self.manifest is not None else None
+        for index, destination in enumerate(self.destinations):
+            checked = any(file.checksum for file in self.files_for(destination.id))
+            told = telling or ("checksum" if checked else None)
+            if destination.may_rename and told:
+                text = f"with suffix a file may get another name than the one that its {told} tells; leave one of them out"
+                raise _blame("destinations", index, "on_name_taken", text=text)
+        return self
+
+    @model_validator(mode="after")
     def _formats_take_the_labels(self) -> Self:
         labels = [field.to for field in self.fields]
         for index, file in enumerate(self.files):

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from itertools import dropwhile
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -21,6 +22,7 @@ from leadferry.delivery.variables import file_variables
 from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, Receipt, Session
 from leadferry.errors import (
     DeliveryError,
+    DestinationBusyError,
     LeadferryError,
     NameConflictError,
     NoSuchPathError,
@@ -32,11 +34,15 @@ from leadferry.states import DeliveryState, DispatchState, FileKind
 from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, Dispatch, StoredFile
+from leadferry.templates import numbered_name
 
 _log = logging.getLogger(__name__)
 
 KEEP_TRYING_TO_RECORD_SECONDS = 60
 """How long a confirmed arrival is held in hand when the store cannot be reached; after that it is looked up."""
+
+MOST_NAMES = 999
+"""How many names are tried where a taken one is followed by the next."""
 
 
 def deliver(database: Database, archive: Archive, delivery_id: int, destination_id: str) -> int:
@@ -163,8 +169,7 @@ class _Sender:
     def _send(self, dispatches: Sequence[Dispatch]) -> None:
         number = ledger.begin_sending(self.database, dispatches, lease=lease(self.batch))
         try:
-            parcel = self._parcel(dispatches, attempt=number)
-            receipt = self._there_already(parcel)
+            parcel, receipt = self._named(self._parcel(dispatches, attempt=number), dispatches, number=number)
         except LeadferryError as error:
             self._record(dispatches, DispatchState.FAILED, number=number, error=error)
             raise  # nothing was sent
@@ -176,6 +181,28 @@ class _Sender:
         # Anything else (a kill, a time-out by Airflow, a bug) leaves it `sending`: the next try asks the destination.
         self._record(dispatches, DispatchState.CONFIRMED, number=number, receipt=receipt)
         _log.info("Parcel %s confirmed at %s", dispatches[0].parcel_key, receipt.location)
+
+    def _named(
+        self, parcel: Parcel, dispatches: Sequence[Dispatch], *, number: int
+    ) -> tuple[Parcel, Receipt | None]:
+        """Find the name under which the parcel goes, and the receipt if it is there already.
+
+        A name that the destination itself may choose is in the ledger before it is used (I4): every later try asks
+        for that name first, and never sends a second copy under another one.
+        """
+        if not self.destination.may_rename:
+            return parcel, self._there_already(parcel)
+        for name in _names(self.files[dispatches[0].file_id].name, first=dispatches[0].sent_as):
+            candidate = parcel.named(name)
+            try:
+                receipt = self._there_already(candidate)
+            except NameConflictError:
+                continue
+            ledger.choose_name(self.database, dispatches, name, number=number)
+            return candidate, receipt
+        raise NameConflictError(
+            f"{self.destination.where}: {MOST_NAMES} names like {parcel.file.name} are taken"
+        )
 
     def _there_already(self, parcel: Parcel) -> Receipt | None:
         """Look before sending: some destinations refuse credentials only at the first request, and then nothing was sent."""
@@ -211,6 +238,9 @@ class _Sender:
             raise TransferInterruptedError(f"{error.what}; the next try asks the destination") from None
         if found is not None:
             return found
+        if isinstance(error, NameConflictError) and self.destination.may_rename:
+            hint = "Nothing to do: the next try takes the next free name"
+            error = DestinationBusyError(f"{error.what} since we looked", hint=hint)
         self._record(dispatches, DispatchState.FAILED, number=number, error=error)
         raise error
 
@@ -226,7 +256,9 @@ class _Sender:
         number = max(one.attempts for one in dispatches)
         parcel = self._parcel(dispatches, attempt=number)
         try:
-            receipt = self.session().find(parcel)
+            # Without a name nothing was sent: the ledger has it before the first byte goes.
+            unnamed = self.destination.may_rename and dispatches[0].sent_as is None
+            receipt = None if unnamed else self.session().find(parcel)
         except (OutcomeUnknownError, NameConflictError) as error:
             # Other bytes under the name: ours never arrived, or were replaced since. Only the recipient knows.
             self._record(dispatches, DispatchState.UNKNOWN, number=number, error=error)
@@ -269,13 +301,15 @@ class _Sender:
     def _parcel(self, dispatches: Sequence[Dispatch], *, attempt: int) -> Parcel:
         files = [self.files[one.file_id] for one in dispatches]
         names = ", ".join(file.name for file in files)
-        return Parcel(
+        parcel = Parcel(
             key=dispatches[0].parcel_key,
             attempt=attempt,
             files=tuple(self._outgoing(file) for file in files),
             addressee=dispatches[0].addressee or None,
             variables=file_variables(self.batch, self.delivery, file_name=names),
         )
+        sent_as = dispatches[0].sent_as
+        return parcel if sent_as is None else parcel.named(sent_as)
 
     def _outgoing(self, file: StoredFile) -> OutgoingFile:
         path = self._cleanup.enter_context(self.archive.local_copy(file.archive_key, sha256=file.sha256))
@@ -287,6 +321,12 @@ class _Sender:
             rows=file.rows,
             media_type=file.media_type,
         )
+
+
+def _names(name: str, *, first: str | None) -> Iterator[str]:
+    """Yield the names under which a file may be sent, from `first` on: the file's own, then numbered ones."""
+    names = (numbered_name(name, number) for number in range(1, MOST_NAMES + 1))
+    return dropwhile(lambda one: first not in {None, one}, names)
 
 
 def _any(dispatches: Sequence[Dispatch], state: DispatchState) -> bool:

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -91,6 +91,10 @@ class Parcel:
         """The only file, for destinations that get each file in a parcel of its own."""
         (only,) = self.files
         return only
+
+    def named(self, name: str) -> Parcel:
+        """Return the same parcel with another name for its only file."""
+        return replace(self, files=(replace(self.file, name=name),))
 
     @property
     def mark(self) -> str:
@@ -263,6 +267,11 @@ class DestinationBase(BaseModel, abc.ABC):
         """Whether `Session.find` can tell after a crash if a parcel arrived."""
         return True
 
+    @property
+    def may_rename(self) -> bool:
+        """Whether a file whose name is taken goes under the next free one; see `FileStore.on_name_taken`."""
+        return False
+
     def addressees(self) -> list[str | None]:
         """Return who gets a parcel of their own; `[None]` where the destination is the addressee."""
         return [None]
@@ -297,6 +306,11 @@ class FileStore(DestinationBase):
     max_bytes_per_second: Annotated[Size, Field(ge=1000)] | None = Field(
         default=None, description="Never send faster than this, such as 500KB."
     )
+
+    @property
+    def may_rename(self) -> bool:
+        """See `DestinationBase.may_rename`."""
+        return self.on_name_taken == "suffix"
 
     def blocks(self, file: OutgoingFile) -> Iterator[bytes]:
         """Yield the file's bytes at the pace that this destination may be used."""

@@ -99,6 +99,8 @@ class Dispatch:
     parcel_key: str
     state: DispatchState
     attempts: int
+    sent_as: str | None
+    """The name that was chosen for it at a destination where its own may be taken; None before that, and elsewhere."""
 
 
 def get_delivery(database: Database, delivery_id: int) -> Delivery:
@@ -296,6 +298,37 @@ def begin_sending(database: Database, dispatches: Sequence[Dispatch], *, lease: 
     return number
 
 
+def choose_name(database: Database, dispatches: Sequence[Dispatch], sent_as: str, *, number: int) -> None:
+    """Write down under which name a parcel is about to be sent: after a crash it is looked for under this very name.
+
+    Args:
+        database: the lead store.
+        dispatches: all of one parcel.
+        sent_as: the name; free at the destination, as far as that could be seen.
+        number: the attempt, as `begin_sending` returned it.
+
+    Raises:
+        StoreError: a dispatch is not `sending` by this attempt any more; nothing may be sent.
+    """
+    ids = [one.id for one in dispatches]
+    mine = (
+        dispatch.c.id.in_(ids),
+        dispatch.c.attempts == number,
+        dispatch.c.state == DispatchState.SENDING,
+    )
+    with database.transaction() as connection:
+        chosen = connection.execute(update(dispatch).where(*mine).values(sent_as=sent_as))
+        if chosen.rowcount != len(ids):
+            raise _taken_over(dispatches[0].parcel_key, number)
+
+
+def _taken_over(parcel_key: str, number: int) -> StoreError:
+    return StoreError(
+        f"Parcel {parcel_key} is not being sent by attempt {number} any more",
+        hint="Nothing to do: another process took over and finds out what became of it",
+    )
+
+
 def end_sending(  # noqa: PLR0913  (all but two by keyword)
     database: Database,
     dispatches: Sequence[Dispatch],
@@ -335,10 +368,7 @@ def end_sending(  # noqa: PLR0913  (all but two by keyword)
             .values(state=outcome, receipt=dict(receipt) if receipt else None, updated_at=func.now(), **why)
         )
         if ended.rowcount != len(ids):
-            raise StoreError(
-                f"Parcel {dispatches[0].parcel_key} is not being sent by attempt {number} any more",
-                hint="Nothing to do: another process took over and finds out what became of it",
-            )
+            raise _taken_over(dispatches[0].parcel_key, number)
         connection.execute(
             update(attempt)
             .where(attempt.c.dispatch_id.in_(ids), attempt.c.number == number, attempt.c.ended_at.is_(None))

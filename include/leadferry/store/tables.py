@@ -216,6 +216,7 @@ dispatch = Table(
     Column("destination", Text, nullable=False),
     Column("addressee", Text, nullable=False, server_default=""),
     Column("parcel_key", Text, nullable=False),
+    Column("sent_as", Text),
     Column("state", _enum(DispatchState, "dispatch_state"), nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("receipt", JSONB(none_as_null=True)),

@@ -153,6 +153,7 @@ CREATE TABLE dispatch (
     destination text NOT NULL,
     addressee text NOT NULL DEFAULT '',
     parcel_key text NOT NULL,
+    sent_as text,
     state dispatch_state NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     receipt jsonb,
