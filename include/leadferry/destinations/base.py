@@ -104,13 +104,18 @@ class Parcel:
     @property
     def temporary_name(self) -> str:
         """Hidden name beside the final one for the time of the transfer; differs from try to try."""
+        return self.temporary()
+
+    def temporary(self, *, prefix: str = ".", suffix: str = ".part") -> str:
+        """Make a temporary name for a store that wants such names to begin or end in a way of its own."""
         # File systems stop at 255 bytes; the mark alone already makes the name unique.
         start = self.file.name.encode()[:180].decode(errors="ignore")
-        return f".{start}.{self.mark}.{self.attempt}.part"
+        return f"{prefix}{start}.{self.mark}.{self.attempt}{suffix}"
 
-    def owns(self, name: str) -> bool:
+    def owns(self, name: str, *, prefix: str = ".", suffix: str = ".part") -> bool:
         """Tell whether a name in the destination's folder is a temporary of this parcel, from any try."""
-        return re.fullmatch(rf"\..*\.{self.mark}\.\d+\.part", name, re.DOTALL) is not None
+        pattern = rf"{re.escape(prefix)}.*\.{self.mark}\.\d+{re.escape(suffix)}"
+        return re.fullmatch(pattern, name, re.DOTALL) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,107 @@
+"""Connect to an SFTP server and log in, with an end to every wait and the server's host key always checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+
+from leadferry.destinations import faults
+from leadferry.destinations.transfer import logged
+
+if TYPE_CHECKING:
+    import paramiko
+    from airflow.providers.sftp.hooks.sftp import SFTPHook
+
+_SSH_PORT = 22
+
+
+class _AsWritten(str):
+    """A password whose spaces at the edges survive: the SSH hook strips what it is given."""
+
+    __slots__ = ()
+
+    def strip(self, *_: Any) -> str:
+        """Return the password itself."""
+        return self
+
+
+def endpoint(connection: str) -> tuple[str, int]:
+    """Return host and port of an Airflow connection.
+
+    Raises:
+        PermanentDeliveryError: Airflow does not know the connection.
+    """
+    from airflow.sdk import BaseHook
+
+    with faults.ssh(f"sftp connection '{connection}'"):
+        found = BaseHook.get_connection(connection)
+        return found.host or "", found.port or _SSH_PORT
+
+
+@contextmanager
+def logged_in(connection: str, *, timeout: float) -> Iterator[tuple[paramiko.SFTPClient, str]]:
+    """Open an SFTP channel by an Airflow connection; yields it with the server's address, `sftp://host:port`.
+
+    Args:
+        connection: id of the Airflow connection.
+        timeout: seconds that the server may stay silent, at every step of the login and afterwards.
+
+    Raises:
+        DeliveryError: by what went wrong: name, port, host key, credentials.
+    """
+    with faults.ssh(f"sftp connection '{connection}'"):
+        hook = _hook(connection, timeout=timeout)
+    place = f"sftp://{hook.remote_host}:{hook.port}"
+    try:
+        with (
+            faults.ssh(f"sftp connection '{connection}' ({hook.remote_host}:{hook.port})"),
+            logged("connect", place),
+        ):
+            client = _log_in(hook, timeout=timeout)
+        yield client, place
+    finally:
+        if hook.client is not None:
+            # What was sent is settled by now: a cut while saying goodbye must not undo it.
+            with suppress(Exception), logged("close", place):
+                hook.client.close()
+
+
+def _hook(connection: str, *, timeout: float) -> SFTPHook:
+    from airflow.providers.sftp.hooks.sftp import SFTPHook
+
+    # One attempt: the hook's own retries sleep 3 to 5 seconds each; ours are Airflow's.
+    hook = SFTPHook(
+        ssh_conn_id=connection,
+        conn_timeout=timeout,
+        banner_timeout=timeout,
+        auth_timeout=timeout,
+        conn_retry_attempts=1,
+    )
+    if hook.password:
+        # A line end is never meant: it comes from a file or a secrets backend.
+        hook.password = _AsWritten(hook.password.strip("\r\n"))
+    return hook
+
+
+def _log_in(hook: SFTPHook, *, timeout: float) -> paramiko.SFTPClient:
+    """Open an SFTP channel on which every wait ends after `timeout` seconds."""
+    import paramiko
+    from airflow.providers.ssh.hooks.ssh import SSHHook
+
+    # SFTPHook.get_conn opens the channel without any timeout (paramiko waits an hour), hence its parent's.
+    transport = SSHHook.get_conn(hook).get_transport()
+    if transport is None:
+        raise EOFError
+    # Some waits of the handshake take no timeout; closing the connection under them ends them.
+    watchdog = Timer(timeout, transport.close)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        channel = transport.open_session(timeout=timeout)
+        channel.settimeout(timeout)
+        channel.invoke_subsystem("sftp")
+        return paramiko.SFTPClient(channel)
+    finally:
+        watchdog.cancel()
