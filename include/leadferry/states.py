@@ -67,6 +67,34 @@ class DispatchState(StrEnum):
     """No protocol can tell whether it arrived; waits for a person."""
 
 
+class RequestState(StrEnum):
+    """One request to a buyer's API, with one lead, a chunk of leads or a file."""
+
+    SENDING = "sending"
+    """The intent is written; the request may be under way. Without a row, it was never sent."""
+    ANSWERED = "answered"
+    """The buyer's answer for every lead in it is stored."""
+    OPEN = "open"
+    """The buyer did not take it, or repeating it does no harm: the next try sends it again."""
+    UNKNOWN = "unknown"
+    """No answer came, and the buyer cannot tell a repeated request from a new one; waits for a person."""
+
+
+class Answer(StrEnum):
+    """What a buyer says to a lead."""
+
+    ACCEPTED = "accepted"
+    """The buyer has the lead: it counts as delivered."""
+    REJECTED = "rejected"
+    """The buyer does not want the lead."""
+    DUPLICATE = "duplicate"
+    """The buyer says to have had the lead before."""
+    INCOMPLETE = "incomplete"
+    """The buyer needs more data for the lead."""
+    RETRY = "retry"
+    """The buyer could not decide now: the lead is sent again. The only answer that is not final."""
+
+
 MOVES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
     DeliveryState: {
         DeliveryState.CLAIMED: frozenset(
@@ -85,6 +113,11 @@ MOVES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         ),
         DispatchState.FAILED: frozenset({DispatchState.SENDING}),
         DispatchState.UNKNOWN: frozenset({DispatchState.CONFIRMED, DispatchState.FAILED}),
+    },
+    RequestState: {
+        RequestState.SENDING: frozenset({RequestState.ANSWERED, RequestState.OPEN, RequestState.UNKNOWN}),
+        RequestState.OPEN: frozenset({RequestState.SENDING}),
+        RequestState.UNKNOWN: frozenset({RequestState.ANSWERED, RequestState.OPEN}),
     },
 }
 """For each enum: from which state to which. A state that is no key is an end."""

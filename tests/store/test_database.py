@@ -10,8 +10,8 @@ from leadferry.states import MOVES
 from leadferry.store.database import Database
 from leadferry.store.tables import metadata
 
-THINGS = {"DeliveryState": "delivery", "DispatchState": "dispatch"}
-BEYOND_CORE = {"lead_external_id", "lot_waiting", "delivery_of_run", "delivery_open"}
+THINGS = {"DeliveryState": "delivery", "DispatchState": "dispatch", "RequestState": "request"}
+BEYOND_CORE = {"lead_external_id", "lot_waiting", "delivery_of_run", "delivery_open", "response_final"}
 """Indexes that only the migration knows, because no query is built from them."""
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from leadferry.states import MOVES, DeliveryState, DispatchState, sources
+from leadferry.states import MOVES, DeliveryState, DispatchState, RequestState, sources
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "states.md").read_text()
-FIRST = {DeliveryState: {"claimed", "skipped"}, DispatchState: {"ready"}}
-SECTIONS = {DeliveryState: "A delivery", DispatchState: "A dispatch"}
+FIRST = {DeliveryState: {"claimed", "skipped"}, DispatchState: {"ready"}, RequestState: {"sending"}}
+SECTIONS = {DeliveryState: "A delivery", DispatchState: "A dispatch", RequestState: "A request"}
 
 
 def section(kind):

@@ -34,6 +34,7 @@ from leadferry.states import DeliveryState, DispatchState, FileKind
 from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, Dispatch, StoredFile
+from leadferry.store.responses import Responses
 from leadferry.templates import numbered_name
 
 _log = logging.getLogger(__name__)
@@ -307,6 +308,9 @@ class _Sender:
             files=tuple(self._outgoing(file) for file in files),
             addressee=dispatches[0].addressee or None,
             variables=file_variables(self.batch, self.delivery, file_name=names),
+            answers=self._cleanup.enter_context(
+                Responses(self.database, dispatch_id=dispatches[0].id, attempt=attempt)
+            ),
         )
         sent_as = dispatches[0].sent_as
         return parcel if sent_as is None else parcel.named(sent_as)

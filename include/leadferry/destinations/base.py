@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leadferry.destinations.transfer import paced
 from leadferry.errors import DeliveryError, NoSuchPathError, PermanentDeliveryError
+from leadferry.exchange import Answers
 from leadferry.templates import render
 from leadferry.units import Size
 
@@ -85,6 +86,8 @@ class Parcel:
     """The mail recipient, where the destination has several."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """What templates of subjects, bodies and folders may use; see `leadferry.templates`."""
+    answers: Answers | None = None
+    """Remembers requests and their answers, for destinations that send a parcel in several requests."""
 
     @property
     def file(self) -> OutgoingFile:
@@ -252,9 +255,6 @@ class DestinationBase(BaseModel, abc.ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    takes: ClassVar[Literal["files", "leads"]] = "files"
-    """Whether parcels hold the batch's files, or the records file with the mapped leads and their ids."""
-
     sends_files_together: ClassVar[bool] = False
     """Whether all files for one addressee travel in one parcel (a mail with attachments)."""
 
@@ -266,6 +266,11 @@ class DestinationBase(BaseModel, abc.ABC):
     files: list[str] | None = Field(
         default=None, min_length=1, description="Ids of the files that go here; all of them when left out."
     )
+
+    @property
+    def takes(self) -> Literal["files", "leads"]:
+        """Whether parcels hold the batch's files, or the records file with the mapped leads and their ids."""
+        return "files"
 
     @property
     def can_be_asked(self) -> bool:

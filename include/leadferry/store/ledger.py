@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, literal, select, text, update
 
 from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
-from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
+from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind, RequestState
+from leadferry.store import responses
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import (
@@ -30,6 +31,7 @@ from leadferry.store.tables import (
     lead,
     lot,
     queue_entry,
+    request,
     subscription,
 )
 
@@ -441,7 +443,9 @@ def _target_state(connection: Connection, delivery_id: int, state: DeliveryState
         return DeliveryState.PARTIAL if state is DeliveryState.PARTIAL else DeliveryState.HELD
     if states == {DispatchState.CONFIRMED}:
         return DeliveryState.DELIVERED
-    return DeliveryState.PARTIAL if DispatchState.CONFIRMED in states else DeliveryState.FAILED
+    # A buyer's API that answered for some leads has those: none of the delivery may travel again by another.
+    somebody_has_some = DispatchState.CONFIRMED in states or responses.has_answers(connection, delivery_id)
+    return DeliveryState.PARTIAL if somebody_has_some else DeliveryState.FAILED
 
 
 def _why(connection: Connection, delivery_id: int) -> str | None:
@@ -502,11 +506,17 @@ def recover_stale(database: Database) -> list[int]:
     """Give back the leads of deliveries that nobody works on any more; return the deliveries' ids.
 
     A delivery is stale when its lease is over. It is left alone while one of its dispatches is `sending`,
-    `unknown` or `confirmed`: those must be looked up or settled first, lest a lead travels twice.
+    `unknown` or `confirmed`, or a buyer answered some of its requests: those must be looked up or settled first,
+    lest a lead travels twice.
     """
     in_doubt = [DispatchState.SENDING, DispatchState.UNKNOWN, DispatchState.CONFIRMED]
     doubtful = select(literal(1)).where(
         dispatch.c.delivery_id == delivery.c.id, dispatch.c.state.in_(in_doubt)
+    )
+    answered = (
+        select(literal(1))
+        .join(dispatch, dispatch.c.id == request.c.dispatch_id)
+        .where(dispatch.c.delivery_id == delivery.c.id, request.c.state == RequestState.ANSWERED)
     )
     stale = (
         select(delivery.c.id)
@@ -514,6 +524,7 @@ def recover_stale(database: Database) -> list[int]:
             delivery.c.state.in_([DeliveryState.CLAIMED, DeliveryState.RENDERED]),
             delivery.c.lease_until < func.now(),
             ~doubtful.exists(),
+            ~answered.exists(),
         )
         .with_for_update(skip_locked=True)
     )
@@ -552,16 +563,19 @@ def resolve(
         ).one_or_none()
         if row is None:
             raise StoreError(f"Dispatch {dispatch_id} is not waiting for a decision")
+        parcel = [
+            dispatch.c.delivery_id == row.delivery_id,
+            dispatch.c.parcel_key == row.parcel_key,
+            dispatch.c.state == DispatchState.UNKNOWN,
+        ]
+        ids = connection.scalars(select(dispatch.c.id).where(*parcel)).all()
+        state = responses.resolve(connection, ids, outcome, reason=reason)
         connection.execute(
             update(dispatch)
-            .where(
-                dispatch.c.delivery_id == row.delivery_id,
-                dispatch.c.parcel_key == row.parcel_key,
-                dispatch.c.state == DispatchState.UNKNOWN,
-            )
+            .where(*parcel)
             .values(
-                state=outcome,
-                receipt=receipt if outcome is DispatchState.CONFIRMED else None,
+                state=state,
+                receipt=receipt if state is DispatchState.CONFIRMED else None,
                 updated_at=func.now(),
             )
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Column,
     DateTime,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Identity,
     Integer,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -26,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
+from leadferry.states import Answer, DeliveryKind, DeliveryState, DispatchState, FileKind, RequestState
 
 metadata = MetaData()
 
@@ -186,7 +188,7 @@ delivery_lead = Table(
     Column("outcome", Text),
     Column("reason", Text),
 )
-"""What a delivery did with each lead it took: included or withheld. A view."""
+"""What became of each lead that a delivery took: included, withheld, or what the buyer said. A view."""
 
 file = Table(
     "file",
@@ -242,6 +244,42 @@ attempt = Table(
     UniqueConstraint("dispatch_id", "number"),
 )
 """One try of a dispatch; without an end when the process died."""
+
+request = Table(
+    "request",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("dispatch_id", BigInteger, ForeignKey("dispatch.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("lead_ids", ARRAY(BigInteger), nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("state", _enum(RequestState, "request_state"), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="1"),
+    Column("status_code", Integer),
+    Column("latency_ms", Integer),
+    Column("body", Text),
+    Column("error_code", Text),
+    _moment("sent_at", now=True),
+    _moment("answered_at", nullable=True),
+    UniqueConstraint("dispatch_id", "number"),
+)
+"""One request to a buyer's API: its leads that have no final answer yet, or had none when it was sent last."""
+
+response = Table(
+    "response",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", BigInteger, ForeignKey("request.id"), nullable=False),
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id"), nullable=False),
+    Column("lead_id", BigInteger, nullable=False, index=True),
+    Column("outcome", _enum(Answer, "answer"), nullable=False),
+    Column("status_code", Integer),
+    Column("buyer_id", Text),
+    Column("price", Numeric),
+    Column("message", Text),
+    _moment("at", now=True),
+)
+"""What a buyer said to one lead at one time; rows are only ever added."""
 
 audit = Table(
     "audit",

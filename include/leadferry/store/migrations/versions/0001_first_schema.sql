@@ -11,6 +11,8 @@ CREATE TYPE delivery_state AS ENUM ('claimed', 'rendered', 'delivered', 'partial
 CREATE TYPE delivery_kind AS ENUM ('departure', 'early_copy', 'test');
 CREATE TYPE file_kind AS ENUM ('leads', 'checksum', 'manifest', 'done');
 CREATE TYPE dispatch_state AS ENUM ('ready', 'sending', 'confirmed', 'failed', 'unknown');
+CREATE TYPE request_state AS ENUM ('sending', 'answered', 'open', 'unknown');
+CREATE TYPE answer AS ENUM ('accepted', 'rejected', 'duplicate', 'incomplete', 'retry');
 
 CREATE TABLE lead_import (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -118,17 +120,11 @@ CREATE TABLE withheld (
     PRIMARY KEY (delivery_id, lead_id)
 );
 
--- The two questions that people ask, in the words of the glossary.
+-- What waits, in the words of the glossary.
 CREATE VIEW pending AS
     SELECT e.batch_no, e.lead_id, e.received_at
     FROM lot JOIN queue_entry e ON e.lot_id = lot.id
     WHERE lot.delivery_id IS NULL;
-CREATE VIEW delivery_lead AS
-    SELECT lot.delivery_id, e.lead_id, e.batch_no, e.copy, e.received_at,
-           CASE WHEN w.lead_id IS NULL THEN 'included' ELSE 'withheld' END AS outcome, w.reason
-    FROM lot JOIN queue_entry e ON e.lot_id = lot.id
-    LEFT JOIN withheld w ON w.delivery_id = lot.delivery_id AND w.lead_id = e.lead_id
-    WHERE lot.delivery_id IS NOT NULL;
 
 CREATE TABLE file (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -178,6 +174,54 @@ CREATE TABLE attempt (
     UNIQUE (dispatch_id, number)
 );
 
+-- What goes to a buyer's API: which leads went in which request, and what the buyer said to each of them over time.
+CREATE TABLE request (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    dispatch_id bigint NOT NULL REFERENCES dispatch,
+    number integer NOT NULL,
+    lead_ids bigint[] NOT NULL,
+    idempotency_key text NOT NULL,
+    state request_state NOT NULL,
+    attempts integer NOT NULL DEFAULT 1,
+    status_code integer,
+    latency_ms integer,
+    body text,
+    error_code text,
+    sent_at timestamptz NOT NULL DEFAULT now(),
+    answered_at timestamptz,
+    UNIQUE (dispatch_id, number)
+);
+
+CREATE TABLE response (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    request_id bigint NOT NULL REFERENCES request,
+    delivery_id bigint NOT NULL REFERENCES delivery,
+    lead_id bigint NOT NULL,
+    outcome answer NOT NULL,
+    status_code integer,
+    buyer_id text,
+    price numeric,
+    message text,
+    at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ix_response_lead_id ON response (lead_id);
+-- A lead has one answer that counts in one request, however often it was sent.
+CREATE UNIQUE INDEX response_final ON response (request_id, lead_id) WHERE outcome <> 'retry';
+
+-- What became of a lead: a buyer's final answer counts more than that the lead was sent, and a yes more than a no.
+CREATE VIEW delivery_lead AS
+    SELECT lot.delivery_id, e.lead_id, e.batch_no, e.copy, e.received_at,
+           CASE WHEN w.lead_id IS NOT NULL THEN 'withheld' ELSE coalesce(
+               (SELECT CASE r.outcome WHEN 'accepted' THEN 'included' ELSE r.outcome::text END FROM response r
+                WHERE r.lead_id = e.lead_id AND r.delivery_id = lot.delivery_id AND r.outcome <> 'retry'
+                ORDER BY r.outcome, r.id DESC LIMIT 1), 'included') END AS outcome,
+           coalesce(w.reason,
+               (SELECT r.message FROM response r WHERE r.lead_id = e.lead_id AND r.delivery_id = lot.delivery_id
+                ORDER BY r.outcome = 'retry', r.outcome, r.id DESC LIMIT 1)) AS reason
+    FROM lot JOIN queue_entry e ON e.lot_id = lot.id
+    LEFT JOIN withheld w ON w.delivery_id = lot.delivery_id AND w.lead_id = e.lead_id
+    WHERE lot.delivery_id IS NOT NULL;
+
 CREATE TABLE audit (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT now(),
@@ -204,7 +248,10 @@ INSERT INTO state_move VALUES
     ('dispatch', 'sending', 'confirmed'), ('dispatch', 'sending', 'failed'),
     ('dispatch', 'sending', 'unknown'), ('dispatch', 'sending', 'ready'),
     ('dispatch', 'failed', 'sending'),
-    ('dispatch', 'unknown', 'confirmed'), ('dispatch', 'unknown', 'failed');
+    ('dispatch', 'unknown', 'confirmed'), ('dispatch', 'unknown', 'failed'),
+    ('request', 'sending', 'answered'), ('request', 'sending', 'open'), ('request', 'sending', 'unknown'),
+    ('request', 'open', 'sending'),
+    ('request', 'unknown', 'answered'), ('request', 'unknown', 'open');
 
 -- Every inserted lead is offered to the queues, whoever inserted it and by whichever client: set by set, not row by row.
 CREATE FUNCTION offer_new_leads() RETURNS trigger LANGUAGE plpgsql
@@ -227,6 +274,8 @@ CREATE TRIGGER never_moved BEFORE UPDATE OF id, flow, received_at ON lead
     EXECUTE FUNCTION refuse_change('given another id, flow or time');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON file FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
+CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON response
+    FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON batch_config
     FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 -- Row triggers do not see TRUNCATE.
@@ -247,6 +296,8 @@ END $$;
 CREATE TRIGGER allowed_move BEFORE UPDATE OF state ON delivery
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION refuse_move();
 CREATE TRIGGER allowed_move BEFORE UPDATE OF state ON dispatch
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION refuse_move();
+CREATE TRIGGER allowed_move BEFORE UPDATE OF state ON request
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION refuse_move();
 
 -- A lot goes from the queue into a delivery and, should that fail, back; never from one delivery into another.
@@ -279,7 +330,9 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM file WHERE delivery_id = NEW.id AND kind = 'leads'
                GROUP BY key HAVING sum(rows) <> included_leads)
-       OR NOT EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state = 'confirmed')
+       OR (NOT EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state = 'confirmed')
+           AND NOT EXISTS (SELECT FROM request JOIN dispatch d ON d.id = dispatch_id
+                           WHERE d.delivery_id = NEW.id AND request.state = 'answered'))
        OR (NEW.state = 'delivered'
            AND EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state <> 'confirmed')) THEN
         RAISE EXCEPTION 'leadferry: delivery % has % leads, which its files or receipts do not add up to',
