@@ -14,6 +14,7 @@ import zoneinfo
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
@@ -81,23 +82,28 @@ def _compiled(text: str) -> CompiledTemplate:
     return _environment().from_string(text)
 
 
-def compile_template(text: str, *, without: Iterable[str] = ()) -> None:
+Known = Mapping[str, Mapping[str, type]]
+
+
+def compile_template(text: str, *, without: Iterable[str] = (), also: Known = MappingProxyType({})) -> None:
     """Check a template without rendering it.
 
     Args:
         text: as written in the batch file.
         without: variables that are not known yet where this template is used, such as `file.name` in a file's name.
+        also: variables that only this template has, group by group, as in `VARIABLES`.
 
     Raises:
         BatchConfigError: a syntax error, or a variable, filter or test that does not exist; says the line in the template.
     """
-    if _is_plain(text, without=frozenset(without)):
+    known = _known(without=frozenset(without), also=also)
+    if _is_plain(text, known):
         return
     try:
         tree = _environment().parse(text)
         _check_constructs(tree)
-        _check_names(tree)
-        _check_variables(tree, without=frozenset(without))
+        _check_names(tree, known)
+        _check_variables(tree, known)
         _environment().compile(tree)
     except TemplateSyntaxError as error:
         raise BatchConfigError(f"template line {error.lineno}: {error.message}") from None
@@ -106,7 +112,17 @@ def compile_template(text: str, *, without: Iterable[str] = ()) -> None:
 _PLAIN = re.compile(r"\{\{ *([a-z]+)\.([a-z_]+) *\}\}")
 
 
-def _is_plain(text: str, *, without: frozenset[str]) -> bool:
+def _known(*, without: frozenset[str], also: Known) -> Known:
+    if not without and not also:
+        return VARIABLES
+    groups = {
+        group: {name: kind for name, kind in names.items() if f"{group}.{name}" not in without}
+        for group, names in VARIABLES.items()
+    }
+    return {**groups, **also}
+
+
+def _is_plain(text: str, known: Known) -> bool:
     """Say whether a template is certainly right: texts, and variables that are known here, and nothing else.
 
     Most are, and compiling one takes a millisecond, times every batch, each time the DAGs are parsed.
@@ -114,7 +130,7 @@ def _is_plain(text: str, *, without: frozenset[str]) -> bool:
     if "{" in _PLAIN.sub("", text):
         return False
     used = _PLAIN.findall(text)
-    return all(name in VARIABLES.get(group, {}) and f"{group}.{name}" not in without for group, name in used)
+    return all(name in known.get(group, {}) for group, name in used)
 
 
 def _refuse(node: nodes.Node, what: str) -> NoReturn:
@@ -142,37 +158,35 @@ def _check_constructs(tree: nodes.Template) -> None:
             _refuse(found, f"there is no {kind} {found.name!r}; {_suggest(found.name, known)}")
 
 
-def _check_names(tree: nodes.Template) -> None:
-    unknown = meta.find_undeclared_variables(tree) - VARIABLES.keys() - _environment().globals.keys()
+def _check_names(tree: nodes.Template, known: Known) -> None:
+    unknown = meta.find_undeclared_variables(tree) - known.keys() - _environment().globals.keys()
     for node in tree.find_all(nodes.Name):
-        if node.name in VARIABLES and node.ctx != "load":
+        if node.name in known and node.ctx != "load":
             _refuse(node, f"{node.name!r} is a variable of every template and cannot be set")
         if node.name in unknown:
-            _refuse(node, f"unknown variable {node.name!r}; {_suggest(node.name, _all_variables())}")
+            _refuse(node, f"unknown variable {node.name!r}; {_suggest(node.name, _all_variables(known))}")
 
 
-def _all_variables() -> list[str]:
-    return [f"{group}.{name}" for group, names in VARIABLES.items() for name in names]
+def _all_variables(known: Known) -> list[str]:
+    return [f"{group}.{name}" for group, names in known.items() for name in names]
 
 
-def _check_variables(tree: nodes.Template, *, without: frozenset[str]) -> None:
+def _check_variables(tree: nodes.Template, groups: Known) -> None:
     parents = {id(child): parent for parent in _walk(tree) for child in parent.iter_child_nodes()}
     for node in tree.find_all(nodes.Name):
-        if node.name not in VARIABLES:
+        if node.name not in groups:
             continue
         name, access = _attribute(parents.get(id(node)), of=node)
-        known = {one for one in VARIABLES[node.name] if f"{node.name}.{one}" not in without}
+        known = groups[node.name]
         if name is None or access is None:
             _refuse(node, f"{node.name!r} alone is no text; {_suggest('', known, prefix=f'{node.name}.')}")
         if name not in known:
-            what = "is not known here" if f"{node.name}.{name}" in without else "is unknown"
+            what = "is not known here" if name in VARIABLES.get(node.name, {}) else "is unknown"
             _refuse(
                 node, f"variable '{node.name}.{name}' {what}; {_suggest(name, known, prefix=f'{node.name}.')}"
             )
         further, _ = _attribute(parents.get(id(access)), of=access)
-        if further is not None and (
-            further.startswith("_") or not hasattr(VARIABLES[node.name][name], further)
-        ):
+        if further is not None and (further.startswith("_") or not hasattr(known[name], further)):
             _refuse(
                 node,
                 f"'{node.name}.{name}' has no part {further!r}; {_suggest(further, known, prefix=f'{node.name}.')}",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from leadferry.batch.control import Control
 from leadferry.formats import Format
 from leadferry.packing import Compression, Encryption
 from leadferry.packing.pipeline import Packing
@@ -67,6 +68,9 @@ class OutputFile(_Model):
     )
     split: Split | None = Field(default=None, description="Divide into parts by number of leads or bytes.")
     segment: Segment | None = Field(default=None, description="Divide into files by the value of a field.")
+    control: Control | None = Field(
+        default=None, description="A first and a last line with counts and sums, in text formats."
+    )
     checksum: Literal["sha256"] | None = Field(
         default=None,
         description="Also send a file with the checksum, named like the file with .sha256 behind it.",
@@ -81,6 +85,21 @@ class OutputFile(_Model):
     def _can_be_packed(self) -> Self:
         for problem in self.packing.problems(format_type=self.format.type):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _has_room_for_control_records(self) -> Self:
+        if self.control is None:
+            return self
+        if not self.format.takes_control_records:
+            raise ValueError(
+                f"control: a file of type {self.format.type} has no room for control records; text formats have"
+            )
+        texts = f"{self.control.header} {self.control.trailer}"
+        if self.split is not None and self.split.bytes is not None and "file.parts" in texts:
+            raise ValueError(
+                "control: the number of parts is not known beforehand with split.bytes; leave {{ file.parts }} out"
+            )
         return self
 
     @model_validator(mode="after")

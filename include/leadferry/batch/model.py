@@ -241,6 +241,10 @@ class Batch(_Model):
         for index, file in enumerate(self.files):
             for problem in file.format.problems(labels):
                 raise _blame("files", index, "format", text=problem)
+            for position, label in enumerate(file.control.sums if file.control else []):
+                if label not in labels:
+                    told = f"there is no field {label!r}; there is {', '.join(labels)}"
+                    raise _blame("files", index, "control", "sums", position, text=told)
         return self
 
     @model_validator(mode="after")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from leadferry.batch.files import OutputFile
 from leadferry.batch.model import Batch
+from leadferry.delivery.control_records import ControlRecords
 from leadferry.delivery.extract import collects_from
 from leadferry.delivery.variables import file_variables, recipient_zone
-from leadferry.formats.base import FileContext
 from leadferry.mapping.fields import LEAD_ID, Mapping
 from leadferry.mapping.rules import failed_rule
 from leadferry.mapping.sources import source
@@ -78,14 +78,15 @@ def _write(  # noqa: PLR0913  (what one file is made of)
     packing = Packing(compress=file.compress)
     name = packing.file_name(f"{MARK}{file_name(file.name, values)}")
     values["file"]["name"] = name
-    context = FileContext(columns=mapping.columns, rows=frame.height, variables=values)
+    records = ControlRecords(file, rows=frame.height, variables=values)
+    context = records.context(columns=mapping.columns, rows=frame.height)
     path = folder / name
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(handle, "wb") as out,
         packing.open(out, name=name, extension=file.format.extension, config=config_folder()) as packer,
     ):
-        file.format.write([frame], cast("BinaryIO", packer), context)
+        file.format.write(records.added_up([frame]), cast("BinaryIO", packer), context)
     return path
 
 

@@ -12,6 +12,7 @@ from leadferry.archive import Archive
 from leadferry.batch.files import OutputFile
 from leadferry.batch.model import Batch
 from leadferry.delivery import control
+from leadferry.delivery.control_records import ControlRecords
 from leadferry.delivery.cuts import Pile, piles, withhold_unknown_segments
 from leadferry.delivery.extract import lease
 from leadferry.delivery.records import MEDIA_TYPE, RECORDS, records_name, write_records
@@ -19,7 +20,6 @@ from leadferry.delivery.stream import MappedStream, lead_frames
 from leadferry.delivery.variables import file_variables, recipient_zone, test_mark
 from leadferry.destinations.base import DestinationBase
 from leadferry.errors import RenderError
-from leadferry.formats.base import FileContext
 from leadferry.mapping.fields import Mapping
 from leadferry.project import config_folder
 from leadferry.states import DeliveryState, FileKind
@@ -214,12 +214,13 @@ class _PartWriter:
         if self._out.size:
             self._out.close()
             self._out = self._renderer.archive.new_file()
-        context = FileContext(columns=self._renderer.mapping.columns, rows=rows, variables=self._values)
+        records = ControlRecords(self._file, rows=rows, variables=self._values)
+        context = records.context(columns=self._renderer.mapping.columns, rows=rows)
         form, packing = self._file.format, self._file.packing
         with packing.open(
             cast("BinaryIO", self._out), name=self._name, extension=form.extension, config=config_folder()
         ) as packer:
-            form.write(frames, cast("BinaryIO", packer), context)
+            form.write(records.added_up(frames), cast("BinaryIO", packer), context)
 
     def publish(self, rows: int, *, number: int) -> RenderedFile:
         """Put the part into the archive and return what the ledger says of it; `number` counts over all segments."""

@@ -61,6 +61,10 @@ class FileContext:
     """The template variables of this file: `batch`, `delivery`, `lead`, `file`, `recipient`."""
     report: Callable[[Change], None] = log_change
     """Told, once per column and after the last frame, of values that were changed; nothing is changed silently."""
+    first_line: str | None = None
+    """Control record before everything else, without its line ending; only for formats that take control records."""
+    last_line: Callable[[], str | None] = lambda: None
+    """Asked after the last frame for the control record behind everything else."""
 
 
 class FormatBase(BaseModel, abc.ABC):
@@ -72,6 +76,13 @@ class FormatBase(BaseModel, abc.ABC):
     """File name ending that fits the bytes, without the dot."""
     media_type: ClassVar[str]
     """MIME type of the bytes."""
+    takes_control_records: ClassVar[bool] = False
+    """Whether `FileContext.first_line` and `last_line` are written."""
+
+    @property
+    def label_rows(self) -> int:
+        """How many rows with the fields' names stand before the leads."""
+        return 0
 
     def problems(self, columns: Sequence[str]) -> list[str]:  # noqa: ARG002 -- most formats take any name
         """Say which of these column names this format cannot have, a sentence each; empty when all is well.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, Literal, Self
 
@@ -27,6 +28,7 @@ from leadferry.formats.text import (
     Encoding,
     Unencodable,
     codec_name,
+    control_record,
     encodable,
     encoder,
     fits,
@@ -96,6 +98,7 @@ class Csv(FormatBase):
 
     extension: ClassVar[str] = "csv"
     media_type: ClassVar[str] = "text/csv"
+    takes_control_records: ClassVar[bool] = True
 
     type: Literal["csv"] = "csv"
     delimiter: Annotated[Character, BeforeValidator(_character)] = Field(
@@ -152,6 +155,11 @@ class Csv(FormatBase):
             raise ValueError(f"null cannot be written in {self.encoding}")
         return self
 
+    @property
+    def label_rows(self) -> int:
+        """See `FormatBase.label_rows`."""
+        return int(self.header)
+
     def problems(self, columns: Sequence[str]) -> list[str]:
         """See `FormatBase.problems`: labels are never changed, so they must be writable as they are."""
         if not self.header:
@@ -170,7 +178,10 @@ class Csv(FormatBase):
         """Write the frames; see `FormatBase.write`."""
         refuse_bad_columns(self, context)
         mark, encode = encoder(self.encoding)
-        out.write(mark)
+        record = partial(
+            control_record, encoding=self.encoding, end=LINE_ENDINGS[self.line_ending], encode=encode
+        )
+        out.write(mark + record(context.first_line))
         is_utf8 = codec_name(self.encoding) in {"utf-8", "utf-8-sig"}
         steps = encodable(self.encoding, self.unencodable), self._harmless, self._told, self._unambiguous
         header = self.header
@@ -182,6 +193,7 @@ class Csv(FormatBase):
                 self._write_escaped(frame, block, header=header)
             out.write(block.getbuffer() if is_utf8 else encode(block.getvalue().decode()))
             header = False
+        out.write(record(context.last_line()))
 
     def _write_block(self, frame: pl.DataFrame, block: BytesIO, *, header: bool) -> None:
         frame.write_csv(

@@ -7,6 +7,7 @@ cut where the batch file allows it, and told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +19,7 @@ from leadferry.formats.text import (
     OneLine,
     Unencodable,
     codec_name,
+    control_record,
     encodable,
     encoder,
     fits,
@@ -50,6 +52,7 @@ class FixedWidth(FormatBase):
 
     extension: ClassVar[str] = "txt"
     media_type: ClassVar[str] = "text/plain"
+    takes_control_records: ClassVar[bool] = True
 
     type: Literal["fixed_width"] = "fixed_width"
     columns: list[Column] = Field(min_length=1, description="Every field of the batch, from left to right.")
@@ -98,6 +101,17 @@ class FixedWidth(FormatBase):
             yield column, start, end
             end = start + column.width - 1
 
+    @property
+    def label_rows(self) -> int:
+        """See `FormatBase.label_rows`."""
+        return int(self.header)
+
+    @property
+    def _width(self) -> int:
+        """How many characters every line has, its ending aside."""
+        *_, (last, start, _) = self._places()
+        return max(self.line_width or 0, start + last.width - 1)
+
     def problems(self, columns: Sequence[str]) -> list[str]:
         """See `FormatBase.problems`: every field has a place, and its label fits if there is a header."""
         known = {column.name: column for column in self.columns}
@@ -126,7 +140,9 @@ class FixedWidth(FormatBase):
         """Write the frames; see `FormatBase.write`."""
         refuse_bad_columns(self, context)
         mark, encode = encoder(self.encoding)
-        out.write(mark)
+        end = LINE_ENDINGS[self.line_ending]
+        record = partial(control_record, encoding=self.encoding, end=end, encode=encode, width=self._width)
+        out.write(mark + record(context.first_line))
         if self.header:
             out.write(encode(self._header()))
         steps = (
@@ -135,6 +151,7 @@ class FixedWidth(FormatBase):
             self._fitting,
         )
         out.writelines(encode(self._lines(frame)) for frame in prepared(frames, context, *steps))
+        out.write(record(context.last_line()))
 
     def _header(self) -> str:
         labels = "".join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, BinaryIO, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -14,6 +15,7 @@ from leadferry.formats.text import (
     OneLine,
     Unencodable,
     codec_name,
+    control_record,
     encodable,
     encoder,
     fits,
@@ -35,6 +37,7 @@ class NameValue(FormatBase):
 
     extension: ClassVar[str] = "txt"
     media_type: ClassVar[str] = "text/plain"
+    takes_control_records: ClassVar[bool] = True
 
     type: Literal["name_value"] = "name_value"
     separator: Annotated[str, AfterValidator(_on_the_line)] = Field(
@@ -79,14 +82,17 @@ class NameValue(FormatBase):
         """Write the frames; see `FormatBase.write`."""
         refuse_bad_columns(self, context)
         mark, encode = encoder(self.encoding)
-        out.write(mark)
         end = LINE_ENDINGS[self.line_ending]
-        between = ""
+        record = partial(control_record, encoding=self.encoding, end=end, encode=encode)
+        out.write(mark + record(context.first_line))
+        between = "" if context.first_line is None else end
         steps = on_one_line(self.control_characters), encodable(self.encoding, self.unencodable)
         for frame in prepared(frames, context, *steps):
             if not frame.is_empty():
                 out.write(encode(between + end.join(self._leads(frame, end))))
                 between = end
+        if last := record(context.last_line()):
+            out.write(encode(between) + last)
 
     def _leads(self, frame: pl.DataFrame, end: str) -> list[str]:
         import polars as pl

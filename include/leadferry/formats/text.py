@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator
 
+from leadferry.errors import RenderError
 from leadferry.formats.base import Step, Tally, columns_where
 
 if TYPE_CHECKING:
@@ -81,6 +82,36 @@ def encoder(encoding: str) -> tuple[bytes, Callable[[str], bytes]]:
     marks = {"utf-16": codecs.BOM_UTF16_LE, "utf-32": codecs.BOM_UTF32_LE}
     incremental = codecs.getincrementalencoder(f"{codec}-le" if codec in marks else codec)()
     return marks.get(codec, b""), incremental.encode
+
+
+def control_record(
+    text: str | None, *, encoding: str, end: str, encode: Callable[[str], bytes], width: int = 0
+) -> bytes:
+    """Return a control record as it stands in the file; nothing where there is none.
+
+    Args:
+        text: the record, one line.
+        encoding: of the file, as the batch file names it.
+        end: what ends a line of the file.
+        encode: what encodes the rest of the file.
+        width: characters of every line, where they have a width.
+
+    Raises:
+        RenderError: it is not one line, has a character that the encoding lacks, or is too wide.
+    """
+    if text is None:
+        return b""
+    if any(sign in text for sign in "\r\n") or not fits(text, codec_name(encoding)):
+        raise RenderError(
+            f"a control record has a line break, or a character that {encoding} lacks",
+            hint="Correct control.header or control.trailer in the batch file; the leads are back in the queue",
+        )
+    if width and len(text) > width:
+        raise RenderError(
+            f"a control record is {len(text)} characters long, and the lines of the file {width}",
+            hint="Shorten control.header or control.trailer, or set line_width",
+        )
+    return encode(text.ljust(width) + end)
 
 
 def encodable(encoding: str, unencodable: Unencodable) -> Step:
