@@ -17,7 +17,7 @@ LeadferryError
     ├── PermanentDeliveryError  a person must act first
     │   ├── HostKeyError · AuthenticationError · AccessDeniedError · NoSuchPathError
     │   ├── QuotaError · NameConflictError · MessageRefusedError · TooLargeError
-    │   └── MissingExtraError
+    │   └── RejectedPolicyError · MissingExtraError
     └── OutcomeUnknownError     no protocol can tell whether it arrived: a person decides
 ```
 
@@ -197,6 +197,16 @@ class MessageRefusedError(PermanentDeliveryError):
 
     code = "message_refused"
     hint = "Check the address, and that the recipient's mail server accepts mail from this sender"
+
+
+class RejectedPolicyError(PermanentDeliveryError):
+    """The mail server refused the message for a policy: spam, an unproven sender, a forbidden attachment."""
+
+    code = "rejected_policy"
+    hint = (
+        "Ask the recipient's mail administrators to allow the sender, and check SPF, DKIM and DMARC of its domain;"
+        " sending again without a change makes it worse"
+    )
 
 
 class TooLargeError(PermanentDeliveryError):

@@ -50,6 +50,10 @@ class FileKind(StrEnum):
     """The list of the files."""
     DONE = "done"
     """Nothing: it says that everything before it is there."""
+    VARIANT = "variant"
+    """The same leads once more, zipped or divided, so that a mail can carry them."""
+    CHART = "chart"
+    """A picture of counts, for the text of a mail."""
 
 
 class DispatchState(StrEnum):

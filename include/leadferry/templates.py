@@ -55,6 +55,11 @@ VARIABLES: dict[str, dict[str, type]] = {
 }
 """Every variable that a template may use, and what it is."""
 
+MAIL_VARIABLES: dict[str, dict[str, type]] = {
+    "mail": {"summary": str, "files": list, "part": int, "parts": int, "chart": str}
+}
+"""What subjects and bodies of mails may use besides."""
+
 
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja that reaches nothing but the variables, and cannot be made to fill the memory by a product."""
@@ -216,6 +221,14 @@ def _checked(text: str) -> str:
     return text
 
 
+def _checked_mail(text: str) -> str:
+    try:
+        compile_template(text, also=MAIL_VARIABLES)
+    except BatchConfigError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 def _checked_file_name(text: str) -> str:
     try:
         compile_template(text, without=["file.name"])
@@ -228,6 +241,9 @@ def _checked_file_name(text: str) -> str:
 
 Template = Annotated[str, AfterValidator(_checked)]
 """A text of the batch file with `{{ variables }}`, checked when the file is read."""
+
+MailTemplate = Annotated[str, AfterValidator(_checked_mail)]
+"""The same for the texts of a mail, which can also tell what the mail brings."""
 
 FileNameTemplate = Annotated[str, AfterValidator(_checked_file_name)]
 """The same for the name of a file, which cannot be made of itself."""

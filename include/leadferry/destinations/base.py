@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -45,6 +45,8 @@ class OutgoingFile:
     """Leads in the file."""
     media_type: str
     """MIME type of the bytes as they are, for example after compression."""
+    inline: bool = False
+    """Shown in the text of a mail instead of attached."""
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the stored bytes, and raise at the end if they are not the ones that were rendered.
@@ -74,6 +76,22 @@ def _damaged(name: str) -> PermanentDeliveryError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Link:
+    """A file that the addressee fetches from a store instead of finding it in the mail."""
+
+    name: str
+    """The file's name."""
+    url: str = field(repr=False)
+    """Whoever has it gets the file: it stands in the mail and nowhere else."""
+    expires: datetime
+    """When it stops working; aware."""
+    via: str
+    """Id of the destination that holds the file."""
+    location: str
+    """Where the file is, as that destination's receipt says."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parcel:
     """What is sent in one go: succeeds or fails as a whole."""
 
@@ -86,6 +104,14 @@ class Parcel:
     """The mail recipient, where the destination has several."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """What templates of subjects, bodies and folders may use; see `leadferry.templates`."""
+    part: int = 1
+    """Counts the parcels from 1 into which what the addressee gets was divided."""
+    parts: int = 1
+    """How many parcels those are."""
+    remedy: str = ""
+    """What was done because one mail would have been too large: zip, split, link; empty where it is not."""
+    links: tuple[Link, ...] = ()
+    """The files among `files` that are linked and not attached."""
     answers: Answers | None = None
     """Remembers requests and their answers, for destinations that send a parcel in several requests."""
 
@@ -240,6 +266,8 @@ def with_texts(variables: Mapping[str, Any], change: Callable[[str], str]) -> di
         if isinstance(value, str)
         else with_texts(value, change)
         if isinstance(value, Mapping)
+        else [with_texts(one, change) for one in value]
+        if isinstance(value, list)
         else value
         for name, value in variables.items()
     }
@@ -285,6 +313,10 @@ class DestinationBase(BaseModel, abc.ABC):
     def addressees(self) -> list[str | None]:
         """Return who gets a parcel of their own; `[None]` where the destination is the addressee."""
         return [None]
+
+    def files_for(self, addressee: str | None) -> list[str] | None:  # noqa: ARG002  (mail knows its recipients)
+        """Return the ids of the files that one addressee gets; None for all."""
+        return self.files
 
     def endpoint(self) -> tuple[str, int] | None:
         """Return host name and port by the Airflow connection, for a look at DNS and TCP; None where there is none."""

@@ -8,6 +8,7 @@ What is quoted are names and numbers that hold no data: an errno, an SMTP code, 
 from __future__ import annotations
 
 import errno
+import re
 import smtplib
 import socket
 import ssl
@@ -31,6 +32,7 @@ from leadferry.errors import (
     NoSuchPathError,
     PermanentDeliveryError,
     QuotaError,
+    RejectedPolicyError,
     TooLargeError,
     TransferInterruptedError,
     TransientDeliveryError,
@@ -61,6 +63,7 @@ SENTENCES: dict[type[DeliveryError], str] = {
     QuotaError: "no room left",
     NameConflictError: "something else stands under this name",
     MessageRefusedError: "the mail server refused the message",
+    RejectedPolicyError: "the mail server refused the message by its policy",
     TooLargeError: "too large for this destination",
     TransientDeliveryError: "the server answered with a failure that it did not explain",
     PermanentDeliveryError: "this cannot work as it is set up",
@@ -355,9 +358,9 @@ def of_smtp(error: Exception) -> Fault | None:
     """Classify what smtplib and the SMTP hook raise; None if it is something else."""
     match error:
         case smtplib.SMTPRecipientsRefused():
-            return of_reply(min(code for code, _ in error.recipients.values()))
+            return of_reply(*min(error.recipients.values(), key=lambda reply: reply[0]))
         case smtplib.SMTPResponseException():
-            return of_reply(error.smtp_code)
+            return of_reply(error.smtp_code, getattr(error, "smtp_error", b""))
         case smtplib.SMTPException():
             return _of_smtplib(error)
         case _:
@@ -378,16 +381,44 @@ def _of_smtplib(error: smtplib.SMTPException) -> Fault:
     return Fault(_by_words(str(error), _SMTP_TEXTS) or TransientDeliveryError, type(error).__name__)
 
 
-def of_reply(code: int) -> Fault:
-    """Classify an SMTP reply code of 400 or more."""
-    if code in _SMTP_CODES:
-        return Fault(_SMTP_CODES[code], f"SMTP {code}")
-    if code < _PERMANENT_FROM:
-        # 450, 451, 452 and their kin: greylisting, a full queue, too many recipients at once. -1: no reply at all.
-        return Fault(
-            DestinationBusyError if code > 0 else TransferInterruptedError, f"SMTP {code}" if code > 0 else ""
-        )
-    return Fault(MessageRefusedError, f"SMTP {code}")
+_SMTP_STATUS: dict[tuple[int, int], type[DeliveryError]] = {
+    (2, 2): QuotaError,  # mailbox full
+    (2, 3): TooLargeError,
+    (3, 1): QuotaError,  # mail system full
+    (3, 4): TooLargeError,
+    (7, 8): AuthenticationError,
+    (7, 9): AuthenticationError,
+    (7, 11): AuthenticationError,
+    (7, 13): AuthenticationError,
+    (7, 14): AuthenticationError,
+}
+"""Subject and detail of enhanced status codes (RFC 3463, IANA's registry) that are more than a refused message."""
+
+_POLICY = 7
+"""The subject of all that is refused for security or policy."""
+
+
+def of_reply(code: int, text: bytes | str = b"") -> Fault:
+    """Classify an SMTP reply of 400 or more by its code and, where it has one, its enhanced status code."""
+    status = _enhanced(text)
+    if code <= 0:
+        return Fault(TransferInterruptedError)  # no reply at all
+    detail = f"SMTP {code}" + (f" {code // 100}.{status[0]}.{status[1]}" if status else "")
+    kind = _SMTP_CODES.get(code)
+    if status is not None and code >= _PERMANENT_FROM and kind is not AuthenticationError:
+        # 552 is said for full mailboxes and forbidden attachments as well; the enhanced code is more precise.
+        by_subject = RejectedPolicyError if status[0] == _POLICY else MessageRefusedError
+        return Fault(_SMTP_STATUS.get(status, by_subject), detail)
+    # 450, 451, 452 and their kin: greylisting, a full queue, too many recipients at once.
+    passing = DestinationBusyError if code < _PERMANENT_FROM else MessageRefusedError
+    return Fault(kind or passing, detail)
+
+
+def _enhanced(text: bytes | str) -> tuple[int, int] | None:
+    """Return subject and detail of the enhanced status code that a reply's text begins with."""
+    told = text.decode("ascii", "replace") if isinstance(text, bytes) else text
+    found = re.match(r"\s*[245]\.(\d{1,3})\.(\d{1,3})\b", told)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 # --- S3 ------------------------------------------------------------------------------------------------------------

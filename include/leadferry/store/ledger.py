@@ -88,6 +88,8 @@ class PlannedDispatch:
     destination: str
     addressee: str
     parcel_key: str
+    remedy: str = ""
+    """What was done because the mail would have been too large: zip, split, link; empty where it is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ class Dispatch:
     destination: str
     addressee: str
     parcel_key: str
+    remedy: str
     state: DispatchState
     attempts: int
     sent_as: str | None
@@ -215,6 +218,7 @@ def _dispatch_row(
         "destination": plan.destination,
         "addressee": plan.addressee,
         "parcel_key": plan.parcel_key,
+        "remedy": plan.remedy,
         "state": DispatchState.READY,
     }
 

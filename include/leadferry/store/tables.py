@@ -219,6 +219,7 @@ dispatch = Table(
     Column("addressee", Text, nullable=False, server_default=""),
     Column("parcel_key", Text, nullable=False),
     Column("sent_as", Text),
+    Column("remedy", Text, nullable=False, server_default=""),
     Column("state", _enum(DispatchState, "dispatch_state"), nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("receipt", JSONB(none_as_null=True)),

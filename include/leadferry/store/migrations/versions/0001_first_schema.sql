@@ -9,7 +9,7 @@
 
 CREATE TYPE delivery_state AS ENUM ('claimed', 'rendered', 'delivered', 'partial', 'held', 'failed', 'skipped');
 CREATE TYPE delivery_kind AS ENUM ('departure', 'early_copy', 'test');
-CREATE TYPE file_kind AS ENUM ('leads', 'checksum', 'manifest', 'done');
+CREATE TYPE file_kind AS ENUM ('leads', 'checksum', 'manifest', 'done', 'variant', 'chart');
 CREATE TYPE dispatch_state AS ENUM ('ready', 'sending', 'confirmed', 'failed', 'unknown');
 CREATE TYPE request_state AS ENUM ('sending', 'answered', 'open', 'unknown');
 CREATE TYPE answer AS ENUM ('accepted', 'rejected', 'duplicate', 'incomplete', 'retry');
@@ -150,6 +150,7 @@ CREATE TABLE dispatch (
     addressee text NOT NULL DEFAULT '',
     parcel_key text NOT NULL,
     sent_as text,
+    remedy text NOT NULL DEFAULT '',
     state dispatch_state NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     receipt jsonb,

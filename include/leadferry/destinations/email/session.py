@@ -1,4 +1,4 @@
-"""Deliver by mail: one message per recipient, all files attached.
+"""Handing messages to a mail server, one recipient at a time.
 
 A mail server cannot be asked later whether it took a message.
 So the moment from which on only it knows, the end of the data, is watched here and not left to smtplib:
@@ -10,32 +10,28 @@ and says nothing about recipients that were refused.
 from __future__ import annotations
 
 import hashlib
-import html
 import math
 import re
 import smtplib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8, EmailPolicy
+from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
-
-from pydantic import AfterValidator, Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from leadferry.destinations import faults
-from leadferry.destinations.base import (
-    DestinationBase,
-    OutgoingFile,
-    Parcel,
-    Receipt,
-    Session,
-    pool_name,
-    with_texts,
+from leadferry.destinations.base import Parcel, Receipt, Session
+from leadferry.destinations.email.message import Envelope, build
+from leadferry.destinations.email.settings import MailSettings
+from leadferry.destinations.transfer import logged
+from leadferry.errors import (
+    DeliveryError,
+    HostKeyError,
+    OutcomeUnknownError,
+    PermanentDeliveryError,
+    TooLargeError,
 )
-from leadferry.errors import HostKeyError, OutcomeUnknownError, PermanentDeliveryError, TooLargeError
-from leadferry.templates import Template, render
 
 if TYPE_CHECKING:
     from airflow.providers.smtp.hooks.smtp import SmtpHook
@@ -44,92 +40,39 @@ _START_MAIL_INPUT = 354
 _OK = 250
 
 
-def _one_address(value: str) -> str:
-    """Refuse what is not exactly one bare address; `Name <address>` belongs into nobody's envelope."""
-    if not re.fullmatch(r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+", value):
-        raise ValueError("must be one mail address, such as leads@acme.example")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_one_address)]
-"""One mail address without a display name."""
-
-
-class Email(DestinationBase):
-    """One message per recipient, the files attached; recipients do not see each other."""
-
-    sends_files_together: ClassVar[bool] = True
-
-    type: Literal["email"] = "email"
-    connection: str = Field(default="smtp", min_length=1, description="Airflow connection of type smtp.")
-    to: list[Address] = Field(min_length=1, description="Addresses; each gets a message of its own.")
-    subject: Template = Field(min_length=1, description="Subject; a template.")
-    body: Template = Field(description="The message as plain text; a template.")
-    html: Template | None = Field(
-        default=None,
-        description="The message as HTML, for mail programs that show it; a template, values are escaped.",
-    )
-    sender: Address | None = Field(
-        default=None, description="Address in From; the connection's `from_email` or login when left out."
-    )
-    reply_to: Address | None = Field(default=None, description="Where answers go, when not to the sender.")
-    allow_plaintext: bool = Field(default=False, description="Send without TLS; needs `plaintext_reason`.")
-    plaintext_reason: str | None = Field(
-        default=None, description="Why a connection without TLS is acceptable here."
-    )
-    timeout: float = Field(default=60, gt=0, le=3600, description="Seconds that the server may stay silent.")
-
-    @model_validator(mode="after")
-    def _plaintext_has_a_reason(self) -> Self:
-        if self.allow_plaintext and not (self.plaintext_reason or "").strip():
-            raise ValueError("allow_plaintext needs plaintext_reason: say why no TLS is acceptable here")
-        return self
-
-    @model_validator(mode="after")
-    def _recipients_differ(self) -> Self:
-        seen = [address.lower() for address in self.to]
-        if len(set(seen)) < len(seen):
-            raise ValueError("an address stands twice in `to`; it would get the message twice")
-        return self
-
-    @property
-    def can_be_asked(self) -> bool:
-        """No: a mail server does not tell later what it took."""
-        return False
-
-    def addressees(self) -> list[str | None]:
-        """Return the recipients: each is sent to, confirmed and tried again on its own."""
-        return list(self.to)
-
-    @property
-    def where(self) -> str:
-        """The connection and the recipients' domains."""
-        domains = sorted({address.rpartition("@")[2] for address in self.to})
-        return f"smtp connection '{self.connection}', {len(self.to)} recipients at {', '.join(domains)}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("email", self.connection)
-
-    @contextmanager
-    def open(self) -> Iterator[EmailSession]:
-        """Connect, prove the server's certificate and log in by the Airflow connection."""
-        hook = _hook(self)
-        where = f"smtp connection '{self.connection}'"
-        try:
-            with faults.smtp(where):
+@contextmanager
+def connected(destination: MailSettings) -> Iterator[EmailSession]:
+    """Connect, prove the server's certificate and log in by the Airflow connection."""
+    hook = _hook(destination)
+    where = f"smtp connection '{destination.connection}'"
+    try:
+        with faults.smtp(where):
+            hook.smtp_connection = hook.get_connection(destination.connection)
+            place = "{}://{}:{}".format("smtps" if hook.use_ssl else "smtp", *_address(hook))
+            with logged("connect", place):
                 hook.get_conn()
-                where = f"{where} ({hook.host}:{hook.port})"
-                sender = self.sender or hook.from_email or hook.smtp_user
-            if not sender or "@" not in sender:
-                raise PermanentDeliveryError(f"{where}: no sender", hint="Give the destination a `sender`")
-            yield EmailSession(self, _client(hook), sender=sender, where=where)
-        finally:
-            _say_goodbye(hook)
+            where = f"{where} ({hook.host}:{hook.port})"
+            sender = destination.sender or hook.from_email or hook.smtp_user
+        if not sender or "@" not in sender:
+            raise PermanentDeliveryError(f"{where}: no sender", hint="Give the destination a `sender`")
+        yield EmailSession(destination, _client(hook), sender=sender, where=where, place=place)
+    finally:
+        _say_goodbye(hook)
 
 
-def _hook(destination: Email) -> SmtpHook:
+def endpoint(destination: MailSettings) -> tuple[str, int]:
+    """Return the mail server's host name and port by the Airflow connection."""
+    hook = _hook(destination)
+    with faults.smtp(f"smtp connection '{destination.connection}'"):
+        hook.smtp_connection = hook.get_connection(destination.connection)
+        return _address(hook)
+
+
+def _address(hook: SmtpHook) -> tuple[str, int]:
+    return hook.host, hook.port or (smtplib.SMTP_SSL_PORT if hook.use_ssl else smtplib.SMTP_PORT)
+
+
+def _hook(destination: MailSettings) -> SmtpHook:
     """Return the Airflow hook with its gaps closed; every override says which."""
     import ssl
 
@@ -186,11 +129,14 @@ def _client(hook: SmtpHook) -> smtplib.SMTP:
 class EmailSession(Session):
     """A mail server that knows us."""
 
-    def __init__(self, destination: Email, client: smtplib.SMTP, *, sender: str, where: str) -> None:
+    def __init__(
+        self, destination: MailSettings, client: smtplib.SMTP, *, sender: str, where: str, place: str
+    ) -> None:
         self._destination = destination
         self._client = client
         self._sender = sender
         self._where = where
+        self._place = place
 
     def find(self, parcel: Parcel) -> Receipt | None:
         """Nobody can tell: mail servers answer no questions about earlier messages."""
@@ -201,16 +147,57 @@ class EmailSession(Session):
     def send(self, parcel: Parcel) -> Receipt:
         """Hand the message to the mail server for one recipient."""
         recipient = self._recipient(parcel)
-        message = self._message(parcel, recipient)
-        utf8 = not (self._sender + recipient).isascii()
+        envelope = Envelope(
+            sender=self._sender,
+            message_id=self._message_id(parcel),
+            date=format_datetime(datetime.now(UTC)),
+        )
+        message = build(self._destination, parcel, envelope)
+        utf8 = not (self._sender + recipient + str(message["To"]) + str(message["Cc"])).isascii()
         data = message.as_bytes(policy=SMTPUTF8 if utf8 else SMTP)
-        with faults.smtp(self._where), self._transaction():
+        self._check_own_size(data)
+        with logged("mail", self._place, size=len(data)), faults.smtp(self._where), self._transaction():
             self._client.ehlo_or_helo_if_needed()
             self._check_size(data)
             self._begin(recipient, size=len(data), utf8=utf8)
             reply = self._transmit(data)
-        details = {"reply": reply, "recipient": recipient, "encoded_size": len(data)}
-        return Receipt(location=str(message["Message-ID"]), size=len(data), details=details)
+        return self._receipt(parcel, envelope, reply=reply, size=len(data))
+
+    def _receipt(self, parcel: Parcel, envelope: Envelope, *, reply: str, size: int) -> Receipt:
+        details: dict[str, Any] = {"reply": reply, "recipient": parcel.addressee, "encoded_size": size}
+        if parcel.remedy:
+            details["too_large"] = parcel.remedy
+        if parcel.parts > 1:
+            details["part"] = f"{parcel.part} of {parcel.parts}"
+        if parcel.links:
+            details["links"] = [
+                {
+                    "file": link.name,
+                    "via": link.via,
+                    "location": link.location,
+                    "expires": link.expires.isoformat(),
+                }
+                for link in parcel.links
+            ]
+        return Receipt(location=envelope.message_id, size=size, details=details)
+
+    def probe(self, parcel: Parcel) -> str:
+        """Ask the server whether it takes the sender and each recipient; no message is sent."""
+        asked = [parcel.addressee] if parcel.addressee else self._destination.addressees()
+        refused: list[DeliveryError] = []
+        for recipient in filter(None, asked):
+            try:
+                with logged("probe", self._place), faults.smtp(self._where), self._transaction():
+                    self._client.ehlo_or_helo_if_needed()
+                    self._begin(recipient, size=0, utf8=not (self._sender + recipient).isascii())
+                    self._client.rset()
+            except DeliveryError as error:
+                refused.append(error)
+        if refused:
+            worst = max(refused, key=lambda error: not error.retry)
+            what = f"{len(refused)} of {len(asked)} recipients were refused: {worst.what}"
+            raise type(worst)(what, hint=worst.next_step) from None
+        return f"mail from {self._sender} to {len(asked)} recipients would be accepted"
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -229,7 +216,7 @@ class EmailSession(Session):
 
     def _begin(self, recipient: str, *, size: int, utf8: bool) -> None:
         """Give the server the envelope; one recipient, so nothing can be half refused."""
-        options = [f"SIZE={size}"] if self._client.has_extn("size") else []
+        options = [f"SIZE={size}"] if size and self._client.has_extn("size") else []
         if utf8:
             if not self._client.has_extn("smtputf8"):
                 raise smtplib.SMTPNotSupportedError("SMTPUTF8")
@@ -242,10 +229,21 @@ class EmailSession(Session):
         if code not in (_OK, 251):
             raise smtplib.SMTPRecipientsRefused({recipient: (code, text)})
 
+    def _check_own_size(self, data: bytes) -> None:
+        most = self._destination.max_message
+        if most is not None and len(data) > most:
+            raise TooLargeError(
+                f"{self._where}: the message has {len(data)} bytes, max_message is {most}",
+                hint="Add zip, split or link to when_too_large, or make the files smaller",
+            )
+
     def _check_size(self, data: bytes) -> None:
         limit = self._client.esmtp_features.get("size", "")
         if limit.isdigit() and 0 < int(limit) < len(data):
-            raise TooLargeError(f"{self._where}: the message has {len(data)} bytes, the server takes {limit}")
+            raise TooLargeError(
+                f"{self._where}: the message has {len(data)} bytes, the server takes {limit}",
+                hint="Set max_message to what the server takes, and say in when_too_large what is to be done",
+            )
 
     def _transmit(self, data: bytes) -> str:
         """Send the message and return the server's answer to it.
@@ -273,39 +271,13 @@ class EmailSession(Session):
         return f"{code} {_printable(text)}"
 
     def _message_id(self, parcel: Parcel) -> str:
-        unique = hashlib.sha256(parcel.key.encode()).hexdigest()[:32]
+        key = parcel.key
+        if self._destination.mode != "one_per_recipient":
+            # It is one message that several people get, so that their answers find together.
+            batch, delivery = parcel.variables["batch"]["id"], parcel.variables["delivery"]["id"]
+            key = f"{batch}.{delivery}.{self._destination.id}.{parcel.part}"
+        unique = hashlib.sha256(key.encode()).hexdigest()[:32]
         return f"<{unique}.leadferry@{self._sender.rpartition('@')[2]}>"
-
-    def _message(self, parcel: Parcel, recipient: str) -> EmailMessage:
-        message = EmailMessage(policy=_POLICY)
-        message["From"] = self._sender
-        message["To"] = recipient
-        if self._destination.reply_to:
-            message["Reply-To"] = self._destination.reply_to
-        # A line break in a value would start a header of its own.
-        message["Subject"] = " ".join(render(self._destination.subject, parcel.variables).split())
-        message["Message-ID"] = self._message_id(parcel)
-        message["Date"] = format_datetime(datetime.now(UTC))
-        message["Auto-Submitted"] = "auto-generated"
-        message.set_content(render(self._destination.body, parcel.variables))
-        if self._destination.html is not None:
-            escaped = with_texts(parcel.variables, html.escape)
-            message.add_alternative(render(self._destination.html, escaped), subtype="html")
-        for file in parcel.files:
-            _attach(message, file)
-        return message
-
-
-# Not every server on the way takes bytes above 127; seven bits pass everywhere.
-_POLICY: EmailPolicy[EmailMessage] = EmailPolicy(linesep="\r\n", cte_type="7bit")
-
-
-def _attach(message: EmailMessage, file: OutgoingFile) -> None:
-    """Attach the stored bytes under their name, whatever letters it has, with their own type."""
-    main, _, sub = file.media_type.partition(";")[0].partition("/")
-    message.add_attachment(
-        b"".join(file.blocks()), maintype=main, subtype=sub or "octet-stream", filename=file.name
-    )
 
 
 def _dotted(data: bytes) -> bytes:
