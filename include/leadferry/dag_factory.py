@@ -57,7 +57,7 @@ def batch_dag(batch: Batch) -> Iterator[DAG]:
         dag_display_name=batch.name,
         description=batch.description or batch.name,
         doc_md=describe(batch),
-        schedule=timetable_for(batch.schedule, batch.timezone),
+        schedule=timetable_for(batch.schedule, batch.timezone, batch.id),
         start_date=_START,
         catchup=False,
         max_active_runs=4,

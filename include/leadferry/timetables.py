@@ -5,7 +5,8 @@ A thin layer: the calendar is `leadferry.schedule`, this says how departures bec
 * A run stands for the window from the previous departure to its own, `[from, to)`; it starts at the end of its window.
   Windows follow each other without gap or overlap, also after downtime and after the schedule was edited,
   because each begins where the last one ended.
-* After downtime (and `catchup=False`) only the latest missed departure runs, once, and its window covers all of it.
+* After downtime (and `catchup=False`) only the latest missed departure runs, once, and its window covers all of it;
+  the schedule's key `missed` may ask for a run for each, or for none.
 * A batch that never departed waits for its next time instead: adding a batch at three in the afternoon
   must not send what was due at nine.
 
@@ -19,14 +20,15 @@ import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
-from zoneinfo import ZoneInfo
 
 import pendulum
 from airflow.exceptions import AirflowTimetableInvalid
 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
+from pydantic import TypeAdapter
 
-from leadferry.schedule import Schedule, Timed, departures, latest_departure
+from leadferry.schedule import Cron, Plan, Schedule, Timed
 
 if TYPE_CHECKING:
     from airflow.timetables.base import TimeRestriction
@@ -41,33 +43,45 @@ _DESCRIPTION_LENGTH = 1000
 
 _TICK = timedelta(microseconds=1)
 
+_SCHEDULES: TypeAdapter[Any] = TypeAdapter(Schedule)
+
 
 def _utcnow() -> datetime:
     return datetime.now(tz=UTC)
 
 
-def timetable_for(schedule: Schedule, timezone: str) -> DepartureTimetable | None:
+def timetable_for(schedule: Schedule, timezone: str, batch_id: str = "") -> DepartureTimetable | None:
     """Return the timetable of a batch's schedule; None for `manual`, which Airflow writes as `schedule=None`.
 
     Args:
         schedule: the key `schedule` of the batch.
         timezone: the batch's zone, for a schedule that names none.
+        batch_id: whose share of `spread` counts.
     """
-    return None if schedule == "manual" else DepartureTimetable(schedule, timezone)
+    return None if schedule == "manual" else DepartureTimetable(schedule, timezone, batch_id=batch_id)
 
 
 class DepartureTimetable(Timetable):
     """Runs at the departures of a schedule.
 
     Args:
-        schedule: times and days.
+        schedule: times and days, with its calendar.
         timezone: where they are meant, unless the schedule itself names a zone.
+        batch_id: whose share of `spread` counts.
         clock: tells the present moment, aware.
     """
 
-    def __init__(self, schedule: Timed, timezone: str, *, clock: Callable[[], datetime] = _utcnow) -> None:
+    def __init__(
+        self,
+        schedule: Timed | Cron,
+        timezone: str,
+        *,
+        batch_id: str = "",
+        clock: Callable[[], datetime] = _utcnow,
+    ) -> None:
         self._schedule = schedule.model_copy(update={"timezone": None})
         self._timezone = schedule.timezone or timezone
+        self._batch_id = batch_id if schedule.spread else ""
         self._clock = clock
         self.description = self.summary
 
@@ -80,19 +94,20 @@ class DepartureTimetable(Timetable):
         return isinstance(other, DepartureTimetable) and self.serialize() == other.serialize()
 
     def __hash__(self) -> int:
-        return hash((self._schedule, self._timezone))
+        return hash((str(self._schedule), self._timezone, self._batch_id))
 
     def serialize(self) -> dict[str, Any]:
         """Return everything that decides a departure; a change of it is a new version of the DAG."""
-        return {
-            "schedule": self._schedule.model_dump(mode="json", exclude={"timezone"}),
-            "timezone": self._timezone,
-        }
+        schedule = self._schedule.model_dump(
+            mode="json", exclude={"timezone", "template"}, exclude_defaults=True
+        )
+        return {"schedule": schedule, "timezone": self._timezone, "batch_id": self._batch_id}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> Self:
         """Rebuild what `serialize` returned."""
-        return cls(Timed.model_validate(data["schedule"]), data["timezone"])
+        schedule = _SCHEDULES.validate_python(data["schedule"])
+        return cls(schedule, data["timezone"], batch_id=data.get("batch_id", ""))
 
     def validate(self) -> None:
         """Refuse what would fail later, when nobody would see it.
@@ -101,7 +116,6 @@ class DepartureTimetable(Timetable):
             AirflowTimetableInvalid: shown by Airflow as an import error of the DAG file.
         """
         try:
-            ZoneInfo(self._timezone)
             again = self.deserialize(json.loads(json.dumps(self.serialize())))
             upcoming = self._next(after=self._clock())
         except (ValueError, LookupError, OSError) as error:
@@ -152,9 +166,10 @@ class DepartureTimetable(Timetable):
 
     def _floor(self, last: DataInterval | None, restriction: TimeRestriction) -> datetime:
         """Return the moment after which the next run's departure is to be looked for."""
+        each = restriction.catchup or (self._schedule.missed == "each" and last is not None)
         ends: tuple[datetime | None, ...] = (last.end if last else None, restriction.earliest)
         floors = [moment for moment in ends if moment is not None]
-        if not restriction.catchup or not floors:
+        if not each or not floors:
             floors.append(self._missed_floor(first=last is None))
         return max(floors)
 
@@ -162,16 +177,22 @@ class DepartureTimetable(Timetable):
         """Return the moment before the latest departure that was due, or now when that is not to be made up for."""
         now = self._clock()
         due = self._latest(by=now)
-        if due is None or (first and now - due > FIRST_DEPARTURE_GRACE):
+        not_made_up_for = first or self._schedule.missed == "skip"
+        if due is None or (not_made_up_for and now - due > FIRST_DEPARTURE_GRACE):
             return now
         return due - _TICK
 
+    @cached_property
+    def _plan(self) -> Plan:
+        """The departures; made when they are first asked for, since a zone may be unknown to this machine."""
+        return Plan(self._schedule, timezone=self._timezone, batch_id=self._batch_id)
+
     def _next(self, *, after: datetime) -> datetime | None:
-        departure = next(departures(self._schedule, timezone=self._timezone, after=after), None)
+        departure = next(self._plan.after(after), None)
         return departure.utc if departure else None
 
     def _latest(self, *, by: datetime) -> datetime | None:
-        departure = latest_departure(self._schedule, timezone=self._timezone, by=by)
+        departure = self._plan.latest(by)
         return departure.utc if departure else None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from leadferry.batch.calendars import CalendarReader
 from leadferry.batch.explain import Layer, explain, locate
 from leadferry.batch.files import ID_PATTERN
 from leadferry.batch.model import Batch
@@ -25,6 +26,8 @@ from leadferry.batch.problems import BatchFileError, Problem, did_you_mean
 from leadferry.batch.yaml_file import YamlFile, read_yaml
 from leadferry.errors import BatchConfigError
 from leadferry.formats.xml_schema import FOLDER
+from leadferry.schedule.calendar import Calendar
+from leadferry.schedule.library import expand
 from leadferry.schedule.zones import zone_names
 
 BATCHES = "batches"
@@ -81,6 +84,10 @@ class ConfigReader:
     config: Path
     _read: dict[Path, YamlFile | BatchFileError] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        """Share the files read with the calendars."""
+        self.calendars = CalendarReader(config=self.config, read=self.read)
+
     def load(self, batch_id: str) -> Batch:
         """Return one batch as it will run; see `load_batch`."""
         merged = self.merge(batch_id)
@@ -111,7 +118,38 @@ class ConfigReader:
             found.recipient = self._recipient(recipient_id, found)
             found.recipient_id = recipient_id
         found.merge(batch_id)
+        schedule = found.data.get("schedule")
+        if isinstance(schedule, dict):
+            found.data["schedule"] = self._filled(schedule, found)
         return found
+
+    def _filled(self, schedule: dict[str, Any], found: Merged) -> dict[str, Any]:
+        """Put the template under a schedule, and what the calendar holds in the place of its name."""
+        filled = dict(schedule)
+        if "template" in filled:
+            with found.collecting(), self._blaming(found, ("schedule", "template")):
+                filled = expand(self.calendars.template(filled["template"]), filled)
+        named = filled.get("calendar")
+        if isinstance(named, str):
+            del filled["calendar"]
+            with found.collecting(), self._blaming(found, ("schedule", "calendar")):
+                filled["calendar"] = self._calendar(named)
+        return filled
+
+    def _calendar(self, named: str) -> Calendar:
+        try:
+            return self.calendars.calendar(named)
+        except KeyError:
+            raise KeyError(self.calendars.unknown(named)) from None
+
+    @contextmanager
+    def _blaming(self, found: Merged, path: tuple[str | int, ...]) -> Iterator[None]:
+        """Tell what is not known at the place where it is named."""
+        try:
+            yield
+        except KeyError as error:
+            layer, written = locate(path, [one for one in found.layers if not one.at])
+            raise _error(layer.file, (*layer.start, *written), str(error.args[0])) from None
 
     def naming(self) -> str | None:
         """Return the pattern that names of batches should fit, when `defaults.yaml` has one.

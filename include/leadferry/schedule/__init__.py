@@ -2,19 +2,33 @@
 
 Pure calendar arithmetic: no Airflow, no database, no clock of its own.
 
-* `zones`: names of time zones, checked.
+* `zones`, `clock`: names of time zones, times of day and weekdays, checked.
 * `model`: the key `schedule` of a batch file.
+* `days`, `recurrence`: the days that a schedule names: weekdays, days of a period, listed dates, RRULE, cron.
+* `calendar`, `fiscal`: which of them are closed, business hours, blackouts; the company's year.
+* `holiday_lists`, `date_files`: where a calendar's dates come from.
+* `library`: schedules that have a name.
 * `instants`: from a local wall-clock time to the one instant it means, on DST nights too.
 * `plan`: the departures of a schedule, forwards and backwards.
 
-A new way to choose days (a month's last Friday, a business calendar) is a new `on` in `model`,
-and answers `departs_on(day)`; nothing below it changes.
+A new way to choose days is a new model in `days` that answers `between(first, last)`; nothing below it changes.
 """
 
 from __future__ import annotations
 
-from leadferry.schedule.model import Schedule, Timed
-from leadferry.schedule.plan import Departure, departures, latest_departure
+from leadferry.schedule.calendar import Calendar
+from leadferry.schedule.model import Cron, Schedule, Timed
+from leadferry.schedule.plan import Departure, Plan, departures, latest_departure
 from leadferry.schedule.zones import Zone
 
-__all__ = ["Departure", "Schedule", "Timed", "Zone", "departures", "latest_departure"]
+__all__ = [
+    "Calendar",
+    "Cron",
+    "Departure",
+    "Plan",
+    "Schedule",
+    "Timed",
+    "Zone",
+    "departures",
+    "latest_departure",
+]

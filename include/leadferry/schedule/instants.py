@@ -64,3 +64,12 @@ def _after_gap(wall: datetime, *, zone: ZoneInfo, before: timedelta, after: time
 def _clock(shown: datetime, *, day: datetime) -> str:
     """Write the time, with its date when the clocks jumped to another day."""
     return f"{shown:%H:%M}" if shown.date() == day.date() else f"{shown:%Y-%m-%d %H:%M}"
+
+
+def second(wall: datetime, *, zone: ZoneInfo) -> Instant | None:
+    """Return the second instant at which the clock shows a time, on a night when clocks go back; None on others."""
+    before, after = (_offset(wall, zone=zone, fold=fold) for fold in (0, 1))
+    if before <= after:
+        return None
+    note = f"{wall:%H:%M} comes twice, clocks go back; this is the second"
+    return Instant(utc=(wall - after).replace(tzinfo=UTC), note=note)

@@ -1,0 +1,345 @@
+"""Which days a schedule names: the key `on`, before any calendar closes one of them.
+
+Every way to choose days answers one question: which days lie between two others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from leadferry.schedule.calendar import Calendar
+from leadferry.schedule.clock import WEEKDAYS, Weekday, check_word, spoken
+from leadferry.schedule.fiscal import FiscalYear
+from leadferry.schedule.recurrence import occurrences
+
+DayGroup = Literal["days", "weekdays", "weekends", "business_days"]
+
+_GROUPS: dict[str, tuple[Weekday, ...]] = {
+    "days": WEEKDAYS,
+    "weekdays": WEEKDAYS[:5],
+    "weekends": WEEKDAYS[5:],
+    "business_days": WEEKDAYS,
+}
+
+_FULL_NAMES: dict[Weekday, str] = dict(
+    zip(
+        WEEKDAYS,
+        ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
+        strict=True,
+    )
+)
+_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "last": -1}
+_NTH = rf"(?P<nth>{'|'.join(_ORDINALS)}|\d+(?:st|nd|rd|th))"
+_RULES = (
+    rf"{_NTH} (?P<what>business day|day|{'|'.join(_FULL_NAMES.values())})",
+    r"(?P<before>\d+) (?P<what>business day|day)s? before the end",
+    r"(?P<month>0[1-9]|1[0-2])-(?P<day>\d\d)",
+)
+_DAY = timedelta(days=1)
+_LONGEST_YEAR = 371
+_SPOKEN_DATES = 3
+
+Period = Literal["month", "quarter", "year", "fiscal_month", "fiscal_quarter", "fiscal_year"]
+PERIODS: tuple[Period, ...] = get_args(Period)
+Rule = int | str
+
+
+def _check_rule(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= _LONGEST_YEAR:
+            raise ValueError("must be a day from 1 on, or words such as last day or first monday")
+        return value
+    text = " ".join(value.casefold().split()) if isinstance(value, str) else ""
+    if not any(re.fullmatch(rule, text) for rule in _RULES):
+        raise ValueError(
+            "must be a day such as 15, or words: last day, first monday, last friday, 3rd business day, "
+            "last business day, 2 business days before the end; in a year also a date such as 03-31"
+        )
+    found = re.fullmatch(_RULES[2], text)
+    if found:
+        date(2024, int(found["month"]), int(found["day"]))
+    return text
+
+
+DayRule = Annotated[int | str, BeforeValidator(_check_rule)]
+"""One day of a period: its number, or words such as `last friday`."""
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) or value is None else [value]
+
+
+DayRules = Annotated[
+    tuple[DayRule, ...],
+    BeforeValidator(_as_list, json_schema_input_type=list[Rule] | Rule),
+    Field(min_length=1),
+]
+
+
+class PeriodDays(BaseModel):
+    """Days counted within a month, a quarter or a year, of the calendar or of the company."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    month: DayRules | None = Field(
+        default=None, description="15, last day, first monday, 3rd business day, or a list."
+    )
+    quarter: DayRules | None = Field(default=None, description="The same, within January to March and so on.")
+    year: DayRules | None = Field(
+        default=None, description="The same, within the year; also a date such as 03-31."
+    )
+    fiscal_month: DayRules | None = Field(
+        default=None, description="The same, in the calendar's fiscal months."
+    )
+    fiscal_quarter: DayRules | None = Field(
+        default=None, description="The same, in the calendar's fiscal quarters."
+    )
+    fiscal_year: DayRules | None = Field(default=None, description="The same, in the calendar's fiscal year.")
+    short_month: Literal["last_day", "skip"] = Field(
+        default="last_day",
+        description="A period without that day, such as June without the 31st: its last day, or none.",
+    )
+
+    @model_validator(mode="after")
+    def _one_period(self) -> Self:
+        named = [name for name in PERIODS if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(f"say exactly one of {', '.join(PERIODS)}")
+        if "year" not in named[0] and any("-" in str(rule) for rule in self.rules):
+            raise ValueError("a date such as 03-31 is a day of a year; write on: {year: 03-31}")
+        return self
+
+    @cached_property
+    def period(self) -> Period:
+        """The kind of period that is named."""
+        return next(name for name in PERIODS if getattr(self, name) is not None)
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """The days within it."""
+        rules: tuple[Rule, ...] = getattr(self, self.period)
+        return rules
+
+    def between(self, first: date, last: date, *, calendar: Calendar) -> Iterator[date]:
+        """Yield the days, in order."""
+        for start, end in _spans(self.period, first, last, calendar=calendar):
+            days = {self._day(rule, start, end, calendar=calendar) for rule in self.rules}
+            yield from sorted(day for day in days if day is not None and first <= day <= last)
+
+    def _day(self, rule: Rule, first: date, last: date, *, calendar: Calendar) -> date | None:
+        if isinstance(rule, int):
+            return self._or_short(first + (rule - 1) * _DAY, last)
+        if found := re.fullmatch(_RULES[2], rule):
+            return self._date(int(found["month"]), int(found["day"]), first, last)
+        if found := re.fullmatch(_RULES[1], rule):
+            index = -int(found["before"]) - 1
+        else:
+            found = re.fullmatch(_RULES[0], rule)
+            if found is None:
+                return None
+            index = _ORDINALS.get(found["nth"]) or int(found["nth"][:-2])
+        if found["what"] == "day":
+            return self._or_short(
+                first + (index - 1) * _DAY if index > 0 else last + (index + 1) * _DAY, last
+            )
+        return _counted(found["what"], index, first, last, calendar=calendar)
+
+    def _or_short(self, day: date, last: date) -> date | None:
+        return day if day <= last else last if self.short_month == "last_day" else None
+
+    def _date(self, month: int, day: int, first: date, last: date) -> date | None:
+        """Return the date within a year that may begin at any day; 29 February of a common year is a short month."""
+        for year in {first.year, last.year}:
+            try:
+                found = date(year, month, day)
+            except ValueError:
+                found = date(year, month, 28)
+                if self.short_month == "skip":
+                    continue
+            if first <= found <= last:
+                return found
+        return None
+
+    def __str__(self) -> str:
+        rules = [f"day {rule}" if isinstance(rule, int) else rule for rule in self.rules]
+        period = self.period.replace("_", " ")
+        if self.period == "month":
+            rules = [f"the {rule}" if rule[0].isdigit() or " " in rule else rule for rule in rules]
+        return f"{spoken(rules)} of every {period}"
+
+
+def _counted(what: str, index: int, first: date, last: date, *, calendar: Calendar) -> date | None:
+    """Return the n-th (or from the end, when negative) weekday or business day of a period."""
+    step = 1 if index > 0 else -1
+    day, left = (first, index) if index > 0 else (last, -index)
+    while first <= day <= last:
+        if calendar.is_open(day) if what == "business day" else _FULL_NAMES[WEEKDAYS[day.weekday()]] == what:
+            left -= 1
+            if left == 0:
+                return day
+        day += step * _DAY
+    return None
+
+
+def _spans(period: Period, first: date, last: date, *, calendar: Calendar) -> Iterator[tuple[date, date]]:
+    """Yield first and last day of each period that has a day between the two, in order."""
+    fiscal = calendar.fiscal if period.startswith("fiscal") else None
+    size = {"month": 1, "quarter": 3, "year": 12}[period.removeprefix("fiscal_")]
+    for year in range(max(first.year - 1, 1), min(last.year + 1, 9998) + 1):
+        twelve = _months(year) if fiscal is None else _fiscal_months(fiscal, year)
+        for index in range(0, 12, size):
+            span = twelve[index][0], twelve[index + size - 1][1]
+            if span[1] >= first and span[0] <= last:
+                yield span
+
+
+@lru_cache(maxsize=64)
+def _fiscal_months(fiscal: FiscalYear, year: int) -> list[tuple[date, date]]:
+    return [(one.first, one.last) for one in fiscal.periods(year)]
+
+
+@lru_cache(maxsize=64)
+def _months(year: int) -> list[tuple[date, date]]:
+    firsts = [date(year, month, 1) for month in range(1, 13)]
+    ends = [*firsts[1:], date(year + 1, 1, 1)]
+    return [(start, end - _DAY) for start, end in zip(firsts, ends, strict=True)]
+
+
+class Dates(BaseModel):
+    """Days that are listed one by one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dates: tuple[date, ...] = Field(min_length=1, description="Such as [2026-06-15, 2026-09-15].")
+
+    @field_validator("dates", mode="before")
+    @classmethod
+    def _are_dates(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)) and len(set(map(str, value))) < len(value):
+            raise ValueError("a date stands twice")
+        return value
+
+    def between(self, first: date, last: date, *, calendar: Calendar) -> Iterator[date]:  # noqa: ARG002 all ways to choose days are asked alike
+        """Yield the days, in order."""
+        yield from sorted(day for day in self.dates if first <= day <= last)
+
+    def __str__(self) -> str:
+        if len(self.dates) > _SPOKEN_DATES:
+            return f"on {len(self.dates)} listed dates"
+        return f"on {spoken([str(day) for day in sorted(self.dates)])}"
+
+
+class Recurrence(BaseModel):
+    """Days by a rule of RFC 5545, the standard behind calendar programs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rrule: str = Field(description="Such as FREQ=MONTHLY;BYDAY=-1FR; DAILY, WEEKLY, MONTHLY or YEARLY.")
+    starting: date = Field(description="The day from which the rule counts.")
+
+    @model_validator(mode="after")
+    def _is_a_rule(self) -> Self:
+        occurrences(self.rrule, self.starting)
+        return self
+
+    def between(self, first: date, last: date, *, calendar: Calendar) -> Iterator[date]:  # noqa: ARG002 as above
+        """Yield the days, in order."""
+        yield from occurrences(self.rrule, self.starting).between(first, last)
+
+    def __str__(self) -> str:
+        return f"by the rule {self.rrule}"
+
+
+def _check_days(value: Any) -> Any:
+    """Refuse what is neither a group nor a list of weekdays nor a mapping, with one sentence instead of one per alternative."""
+    if isinstance(value, (Mapping, PeriodDays, Dates, Recurrence)):
+        return value
+    if isinstance(value, str):
+        check_word(value, allowed=(*_GROUPS, *WEEKDAYS))
+        if value in WEEKDAYS:
+            raise ValueError(f"a single weekday stands in brackets: [{value}]")
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(
+            "must be days, weekdays, weekends, business_days, a list of weekdays such as [mon, thu], "
+            "or days of a period such as {month: last friday}"
+        )
+    for day in value:
+        check_word(day, allowed=WEEKDAYS)
+        if list(value).count(day) > 1:
+            raise ValueError(f"{day} stands twice")
+    return value
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "group"
+    if isinstance(value, (list, tuple)):
+        return "weekdays"
+    for name, model in (("dates", Dates), ("rrule", Recurrence)):
+        if isinstance(value, model) or (isinstance(value, Mapping) and name in value):
+            return name
+    return "period"
+
+
+Days = Annotated[
+    Annotated[
+        Annotated[DayGroup, Tag("group")]
+        | Annotated[tuple[Weekday, ...], Tag("weekdays")]
+        | Annotated[PeriodDays, Tag("period")]
+        | Annotated[Dates, Tag("dates")]
+        | Annotated[Recurrence, Tag("rrule")],
+        Discriminator(_kind),
+    ],
+    BeforeValidator(_check_days),
+]
+"""The days on which a batch departs, in the schedule's own time zone."""
+
+
+def weekdays_of(on: DayGroup | tuple[Weekday, ...]) -> frozenset[int]:
+    """Return the chosen days of the week, as `datetime.date.weekday()` counts them."""
+    names = _GROUPS[on] if isinstance(on, str) else on
+    return frozenset(WEEKDAYS.index(name) for name in names)
+
+
+def days_between(on: Any, first: date, last: date, *, calendar: Calendar) -> Iterator[date]:
+    """Yield the days that `on` names from `first` to `last`, both included, in order.
+
+    Args:
+        on: a value of the type `Days`.
+        first: local calendar day.
+        last: local calendar day.
+        calendar: knows business days and the fiscal year.
+    """
+    if isinstance(on, (PeriodDays, Dates, Recurrence)):
+        yield from on.between(first, last, calendar=calendar)
+        return
+    chosen, day = weekdays_of(on), first
+    while day <= last:
+        if day.weekday() in chosen and (on != "business_days" or calendar.is_open(day)):
+            yield day
+        day += _DAY
+
+
+def say_days(on: Any) -> str:
+    """Say the days aloud: `weekdays`, `mon and thu`, `last friday of every month`."""
+    if isinstance(on, str):
+        return "every day" if on == "days" else on.replace("_", " ")
+    if isinstance(on, tuple):
+        return spoken(sorted(on, key=WEEKDAYS.index))
+    return str(on)

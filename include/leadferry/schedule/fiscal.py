@@ -1,0 +1,98 @@
+"""Fiscal years: twelve months from any date on, or the weeks of a 4-4-5 calendar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import accumulate
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leadferry.schedule.clock import WEEKDAYS, Weekday
+
+_WEEK = timedelta(weeks=1)
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FiscalPeriod:
+    """The twelfth of a fiscal year that a day falls into, also called its fiscal month."""
+
+    year: int
+    """As the company names it."""
+    number: int
+    """1 to 12."""
+    first: date
+    last: date
+
+    @property
+    def quarter(self) -> int:
+        """1 to 4."""
+        return (self.number + 2) // 3
+
+
+class FiscalYear(BaseModel):
+    """When the company's year begins and how it is divided."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    starts: Annotated[str, Field(pattern=r"^(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])$")] = Field(
+        default="01-01", description="Month and day on which the year begins, such as 04-01."
+    )
+    weeks: Literal["4-4-5", "4-5-4", "5-4-4"] | None = Field(
+        default=None,
+        description="Months of whole weeks, each quarter divided so; calendar months when left out.",
+    )
+    week_starts: Weekday = Field(default="sun", description="First day of the weeks, with `weeks`.")
+    first_week: Literal["nearest", "on_or_before", "on_or_after"] = Field(
+        default="nearest",
+        description="With `weeks`: the year begins on the `week_starts` nearest to `starts`, or on or before it, or on or after it.",
+    )
+    named_after: Literal["end", "start"] = Field(
+        default="end",
+        description="Calendar year that names the fiscal year: the one it ends in, or starts in.",
+    )
+
+    def period_of(self, day: date) -> FiscalPeriod:
+        """Return the period that a day falls into."""
+        begun = max(year for year in range(day.year - 1, day.year + 2) if self.year_start(year) <= day)
+        return next(one for one in self.periods(begun) if one.first <= day <= one.last)
+
+    def periods(self, begun: int) -> list[FiscalPeriod]:
+        """Return the twelve periods of the fiscal year that `starts` in this calendar year."""
+        firsts = [*self._firsts(begun), self.year_start(begun + 1)]
+        last = firsts[-1] - _DAY
+        spans_years = last.year > self._nominal(begun).year
+        name = begun + 1 if self.named_after == "end" and spans_years and self.starts != "01-01" else begun
+        return [
+            FiscalPeriod(year=name, number=number, first=first, last=firsts[number] - _DAY)
+            for number, first in enumerate(firsts[:-1], start=1)
+        ]
+
+    def year_start(self, year: int) -> date:
+        """Return the first day of the fiscal year whose `starts` lies in this calendar year."""
+        nominal = self._nominal(year)
+        if self.weeks is None:
+            return nominal
+        back = timedelta(days=(nominal.weekday() - WEEKDAYS.index(self.week_starts)) % 7)
+        before = nominal - back
+        after = before if not back else before + _WEEK
+        if self.first_week == "nearest":
+            return before if nominal - before <= after - nominal else after
+        return before if self.first_week == "on_or_before" else after
+
+    def _nominal(self, year: int) -> date:
+        return date.fromisoformat(f"{year:04}-{self.starts}")
+
+    def _firsts(self, begun: int) -> Iterator[date]:
+        """Yield the first days of the twelve periods; a 53rd week belongs to the last."""
+        if self.weeks is None:
+            month, day = map(int, self.starts.split("-"))
+            for index in range(month - 1, month + 11):
+                yield date(begun + index // 12, index % 12 + 1, day)
+            return
+        lengths = [int(weeks) for weeks in self.weeks.split("-")] * 4
+        for weeks in accumulate(lengths[:-1], initial=0):
+            yield self.year_start(begun) + weeks * _WEEK

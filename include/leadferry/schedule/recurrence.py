@@ -1,0 +1,126 @@
+"""The two escape hatches into other people's languages: RRULE (RFC 5545) for days, cron for days and times."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from functools import lru_cache
+
+_FREQUENCIES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
+_TIME_PARTS = ("BYHOUR", "BYMINUTE", "BYSECOND")
+_FIELDS = 5
+
+
+@dataclass
+class Occurrences:
+    """The days of one rule, counted once and remembered: a rule can only be counted from its start."""
+
+    _more: Iterator[datetime]
+    _known: list[date] = field(default_factory=list)
+
+    def between(self, first: date, last: date) -> list[date]:
+        """Return the days from `first` to `last`, both included."""
+        while not self._known or self._known[-1] <= last:
+            following = next(self._more, None)
+            if following is None:
+                break
+            self._known.append(following.date())
+        return self._known[bisect_left(self._known, first) : bisect_right(self._known, last)]
+
+
+@lru_cache(maxsize=256)
+def occurrences(rule: str, starting: date) -> Occurrences:
+    """Return the days of an RRULE.
+
+    Args:
+        rule: with or without `RRULE:` in front.
+        starting: its DTSTART.
+
+    Raises:
+        ValueError: it is no rule, or one that chooses times, which stand in `at`.
+    """
+    from dateutil.rrule import rrulestr
+
+    parts = dict(part.split("=", 1) for part in rule.upper().removeprefix("RRULE:").split(";") if "=" in part)
+    if parts.get("FREQ") not in _FREQUENCIES:
+        raise ValueError(f"rrule must begin with FREQ= and one of {', '.join(_FREQUENCIES)}")
+    named = [name for name in _TIME_PARTS if name in parts]
+    if named:
+        raise ValueError(f"rrule chooses days; leave {', '.join(named)} out and write the times under at")
+    try:
+        found = rrulestr(rule, dtstart=datetime.combine(starting, time()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"rrule cannot be understood: {error}") from None
+    return Occurrences(iter(found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CronFields:
+    """A cron expression taken apart."""
+
+    times: tuple[time, ...]
+    days: str
+    """The expression of the days, at midnight."""
+
+
+@lru_cache(maxsize=1024)
+def parse_cron(text: str) -> CronFields:
+    """Take a cron expression of five fields apart.
+
+    Raises:
+        ValueError: says which field is wrong.
+    """
+    from croniter import croniter
+    from croniter.croniter import CroniterError
+
+    parts = text.split()
+    if len(parts) != _FIELDS:
+        raise ValueError(f"cron needs five fields (minute hour day month weekday), has {len(parts)}")
+    if any(letter in part.upper() for part in parts[:2] for letter in "HRL"):
+        raise ValueError("cron's minute and hour must be numbers, lists, ranges or steps")
+    try:
+        (minutes, hours, *_), _ = croniter.expand(text)
+        croniter(f"0 0 {' '.join(parts[2:])}", datetime(2026, 1, 1)).get_next(datetime)  # noqa: DTZ001  # cron reads a wall clock
+    except (CroniterError, ValueError, KeyError) as error:
+        raise ValueError(f"cron cannot be understood: {error}") from None
+    every_minute, every_hour = range(60), range(24)
+    return CronFields(
+        times=tuple(
+            time(hour, minute)
+            for hour in _numbers(hours, every_hour)
+            for minute in _numbers(minutes, every_minute)
+        ),
+        days=f"0 0 {' '.join(parts[2:])}",
+    )
+
+
+def _numbers(expanded: list[int | str], everything: range) -> list[int]:
+    if "*" in expanded:
+        return list(everything)
+    return sorted({number for number in expanded if isinstance(number, int)})
+
+
+def cron_days(days: str, first: date, last: date) -> Iterator[date]:
+    """Yield the days of a cron expression's day fields from `first` to `last`, both included."""
+    if days == "0 0 * * *":
+        for number in range((last - first).days + 1):
+            yield first + timedelta(days=number)
+        return
+    yield from _cron_days(days, first, last)
+
+
+@lru_cache(maxsize=512)
+def _cron_days(days: str, first: date, last: date) -> tuple[date, ...]:
+    from croniter import CroniterBadDateError, croniter
+
+    before = datetime.combine(first, time()) - timedelta(seconds=1)
+    found: list[date] = []
+    cron = croniter(days, before)
+    try:
+        while (day := cron.get_next(datetime).date()) <= last:
+            found.append(day)
+    except CroniterBadDateError:  # no such day in the next 50 years
+        pass
+    return tuple(found)
