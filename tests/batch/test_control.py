@@ -16,7 +16,7 @@ schedule: manual
 fields:
   - {to: Loan Amount, from: amount}
 files:
-  - name: "{{ delivery.number }}.txt"
+  - name: "{{ delivery.number }}_{{ file.part }}.txt"
     format: {type: FORMAT}
     control:
       SETTING
@@ -74,7 +74,8 @@ def test_a_control_record_that_cannot_be_meant_is_told_with_file_and_line(
 
 
 def test_the_number_of_parts_is_unknown_in_them_where_it_is_unknown_in_names(complaint):
-    told = complaint("csv", 'header: "{{ file.parts }}"\n    split: {bytes: 5KB}')
+    setting = 'header: "{{ file.part }} of {{ file.parts }}"\n    split: {bytes: 5KB}'
+    told = complaint("csv", setting)
     assert "not known beforehand" in told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -51,6 +52,11 @@ class Segment(_Model):
     )
     default: str = Field(default="other", min_length=1, description="`file.segment` of the default file.")
 
+    @property
+    def names(self) -> list[str]:
+        """Every segment that a lead may be in."""
+        return self.values if self.unknown == "withhold" else [*self.values, self.default]
+
 
 class OutputFile(_Model):
     """One file that is rendered from the claimed leads; or several, when it is divided."""
@@ -60,6 +66,11 @@ class OutputFile(_Model):
         description="Template of the file name, for example {{ batch.id }}_{{ delivery.date }}.csv"
     )
     format: Format
+    fields: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Labels of the fields in this file, in this order; all fields of the batch when left out.",
+    )
     compress: Compression | None = Field(
         default=None, description="gzip, zip or zstd; the ending is added to the name."
     )
@@ -81,6 +92,16 @@ class OutputFile(_Model):
         """What happens to the rendered bytes."""
         return Packing(compress=self.compress, encrypt=self.encrypt)
 
+    @property
+    def texts(self) -> str:
+        """All templates in which the number of parts may be told."""
+        control = self.control
+        return " ".join([self.name, *((control.header or "", control.trailer or "") if control else ())])
+
+    def columns(self, labels: Sequence[str]) -> list[str]:
+        """Return the labels in this file, of all the batch's."""
+        return list(labels) if self.fields is None else self.fields
+
     @model_validator(mode="after")
     def _can_be_packed(self) -> Self:
         for problem in self.packing.problems(format_type=self.format.type):
@@ -95,11 +116,6 @@ class OutputFile(_Model):
             raise ValueError(
                 f"control: a file of type {self.format.type} has no room for control records; text formats have"
             )
-        texts = f"{self.control.header} {self.control.trailer}"
-        if self.split is not None and self.split.bytes is not None and "file.parts" in texts:
-            raise ValueError(
-                "control: the number of parts is not known beforehand with split.bytes; leave {{ file.parts }} out"
-            )
         return self
 
     @model_validator(mode="after")
@@ -109,7 +125,7 @@ class OutputFile(_Model):
                 raise ValueError(
                     f"the name must contain {{{{ {variable} }}}}, so that the parts have different names"
                 )
-        if self.split is not None and self.split.bytes is not None and "file.parts" in self.name:
+        if self.split is not None and self.split.bytes is not None and "file.parts" in self.texts:
             raise ValueError(
                 "the number of parts is not known beforehand with split.bytes; leave {{ file.parts }} out"
             )

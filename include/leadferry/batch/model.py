@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from leadferry.batch.files import ID_PATTERN, DoneMarker, Manifest, OutputFile
+from leadferry.batch.routes import route_problems
 from leadferry.destinations import Destination
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import Rule
@@ -236,15 +237,9 @@ class Batch(_Model):
         return self
 
     @model_validator(mode="after")
-    def _formats_take_the_labels(self) -> Self:
-        labels = [field.to for field in self.fields]
-        for index, file in enumerate(self.files):
-            for problem in file.format.problems(labels):
-                raise _blame("files", index, "format", text=problem)
-            for position, label in enumerate(file.control.sums if file.control else []):
-                if label not in labels:
-                    told = f"there is no field {label!r}; there is {', '.join(labels)}"
-                    raise _blame("files", index, "control", "sums", position, text=told)
+    def _files_can_go_where_they_should(self) -> Self:
+        for at, text in route_problems(self.files, self.destinations, [field.to for field in self.fields]):
+            raise _blame(*at, text=text)
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from leadferry.batch.files import Manifest
 from leadferry.batch.model import Batch
+from leadferry.batch.routes import renditions
+from leadferry.delivery.plan import manifests
 from leadferry.delivery.variables import file_variables, test_mark
 from leadferry.states import FileKind
 from leadferry.store.ledger import Delivery, RenderedFile
@@ -27,7 +29,7 @@ class Companion(NamedTuple):
 
 def companions(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> Iterator[Companion]:
     """Yield what accompanies these files, in the order in which it is sent."""
-    checked = {file.id for file in batch.files if file.checksum}
+    checked = {one.key for one in renditions(batch.files, batch.destinations) if one.file.checksum}
     for file in files:
         if file.key in checked:
             yield _companion(
@@ -35,8 +37,9 @@ def companions(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) 
             )
     if batch.manifest is not None:
         name = _name(batch, delivery, batch.manifest.name)
-        content = _manifest(batch.manifest, batch, delivery, files)
-        yield _companion(delivery, FileKind.MANIFEST, "manifest", name, content)
+        for view, key in manifests(batch, files).items():
+            content = _manifest(batch.manifest, batch, delivery, view)
+            yield _companion(delivery, FileKind.MANIFEST, key, name, content)
     if batch.done_marker is not None:
         yield _companion(delivery, FileKind.DONE, "done", _name(batch, delivery, batch.done_marker.name), b"")
 
@@ -52,13 +55,16 @@ def _checksum(file: RenderedFile) -> bytes:
 
 def _manifest(manifest: Manifest, batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> bytes:
     parts = Counter(file.key for file in files)
+    leads: Counter[str] = Counter()
+    for file in files:
+        leads[file.key] += file.rows
     rows = [
         {
             "name": file.name,
             "rows": file.rows,
             "bytes": file.size,
             "sha256": file.sha256,
-            "file": file.key,
+            "file": file.key.partition(".")[0],
             "part": file.part,
             "parts": parts[file.key],
         }
@@ -71,7 +77,7 @@ def _manifest(manifest: Manifest, batch: Batch, delivery: Delivery, files: Seque
         "delivery_number": delivery.number,
         "delivery_date": about["date"],
         "period": about["period"],
-        "leads": delivery.included,
+        "leads": max(leads.values()),
     }
     if manifest.format == "json":
         return (json.dumps({**head, "files": rows}, indent=2, ensure_ascii=False) + "\n").encode()

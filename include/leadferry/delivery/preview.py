@@ -79,7 +79,7 @@ def _write(  # noqa: PLR0913  (what one file is made of)
     name = packing.file_name(f"{MARK}{file_name(file.name, values)}")
     values["file"]["name"] = name
     records = ControlRecords(file, rows=frame.height, variables=values)
-    context = records.context(columns=mapping.columns, rows=frame.height)
+    context = records.context(columns=file.columns(mapping.columns), rows=frame.height)
     path = folder / name
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (

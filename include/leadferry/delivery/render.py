@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from leadferry.archive import Archive
-from leadferry.batch.files import OutputFile
 from leadferry.batch.model import Batch
+from leadferry.batch.routes import Rendition, renditions
 from leadferry.delivery import control
 from leadferry.delivery.control_records import ControlRecords
 from leadferry.delivery.cuts import Pile, piles, withhold_unknown_segments
 from leadferry.delivery.extract import lease
+from leadferry.delivery.plan import plan
 from leadferry.delivery.records import MEDIA_TYPE, RECORDS, records_name, write_records
 from leadferry.delivery.stream import MappedStream, lead_frames
 from leadferry.delivery.variables import file_variables, recipient_zone, test_mark
-from leadferry.destinations.base import DestinationBase
 from leadferry.errors import RenderError
 from leadferry.mapping.fields import Mapping
 from leadferry.project import config_folder
 from leadferry.states import DeliveryState, FileKind
 from leadferry.store import ledger
 from leadferry.store.database import Database
-from leadferry.store.ledger import Delivery, PlannedDispatch, RenderedFile, StoredFile
+from leadferry.store.ledger import Delivery, RenderedFile, StoredFile
 from leadferry.templates import file_name
 
 if TYPE_CHECKING:
     import polars as pl
 
 _UNLIMITED = 2**62
-_FOR_ALL = frozenset({FileKind.MANIFEST, FileKind.DONE})
 
 
 def render(database: Database, archive: Archive, delivery_id: int) -> list[StoredFile]:
@@ -59,20 +57,7 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
             return []
     renderer = _Renderer(database, archive, delivery, batch, mapping)
     files = list(renderer.render_all())
-    _refuse_equal_names(files)
-    return ledger.record_files(database, delivery_id, files, _plan(batch, delivery, files))
-
-
-def _refuse_equal_names(files: Sequence[RenderedFile]) -> None:
-    """Refuse files that would meet under one name at the destination, also where case does not count."""
-    seen: dict[str, RenderedFile] = {}
-    for file in files:
-        twin = seen.setdefault(file.name.casefold(), file)
-        if twin is not file:
-            raise RenderError(
-                f"part {twin.part} of file {twin.key!r} and part {file.part} of file {file.key!r} would have the same name",
-                hint="Change the names in the batch file; the leads are back in the queue",
-            )
+    return ledger.record_files(database, delivery_id, files, plan(batch, delivery, files))
 
 
 def _withhold(database: Database, batch: Batch, mapping: Mapping, delivery: Delivery) -> bool:
@@ -99,8 +84,8 @@ class _Renderer:
     def render_all(self) -> Iterator[RenderedFile]:
         """Yield the files with leads, then those that tell of them."""
         files: list[RenderedFile] = []
-        for file in self.batch.files:
-            files += self._render(file)
+        for rendition in renditions(self.batch.files, self.batch.destinations):
+            files += self._render(rendition)
         yield from files
         if any(one.takes == "leads" for one in self.batch.destinations):
             yield self._records()
@@ -110,12 +95,12 @@ class _Renderer:
                 self.archive.publish(out, companion.archive_key)
             yield companion
 
-    def _render(self, file: OutputFile) -> list[RenderedFile]:
+    def _render(self, rendition: Rendition) -> list[RenderedFile]:
         done: list[RenderedFile] = []
-        for pile in piles(self.database, self.delivery, file):
+        for pile in piles(self.database, self.delivery, rendition.file):
             frames = lead_frames(self.database, self.mapping, self.delivery.id, where=pile.where)
             stream = MappedStream(self.mapping, frames)
-            done += self._parts(file, pile, stream, first=len(done) + 1)
+            done += self._parts(rendition, pile, stream, first=len(done) + 1)
             stream.report()
         return done
 
@@ -140,13 +125,13 @@ class _Renderer:
             )
 
     def _parts(
-        self, file: OutputFile, pile: Pile, stream: MappedStream, *, first: int
+        self, rendition: Rendition, pile: Pile, stream: MappedStream, *, first: int
     ) -> Iterator[RenderedFile]:
         """Cut a pile into parts, each a complete file, until no lead is left."""
         left, part = pile.leads, 0
         while left or not part:
             part += 1
-            with closing(_PartWriter(self, file, pile, part)) as writer:
+            with closing(_PartWriter(self, rendition, pile, part)) as writer:
                 rows = writer.write(stream, left)
                 left -= rows
                 yield writer.publish(rows, number=first + part - 1)
@@ -155,9 +140,11 @@ class _Renderer:
 class _PartWriter:
     """Writes one part; smaller than asked for when it would have more bytes than the file may have."""
 
-    def __init__(self, renderer: _Renderer, file: OutputFile, pile: Pile, part: int) -> None:
+    def __init__(self, renderer: _Renderer, rendition: Rendition, pile: Pile, part: int) -> None:
         self._renderer = renderer
-        self._file = file
+        self._key = rendition.key
+        self._segment = pile.segment
+        self._file = file = rendition.file
         values = file_variables(
             renderer.batch,
             renderer.delivery,
@@ -207,7 +194,7 @@ class _PartWriter:
     def _too_large(self, size: int, most: int) -> int:
         raise RenderError(
             f"file {self._file.id!r}: a part with one lead has {size} bytes, the limit is {most}",
-            hint="Raise split.bytes; the leads are back in the queue",
+            hint="Raise split.bytes, or max_bytes of the destination; the leads are back in the queue",
         )
 
     def _write(self, frames: Iterable[pl.DataFrame], rows: int) -> None:
@@ -215,7 +202,8 @@ class _PartWriter:
             self._out.close()
             self._out = self._renderer.archive.new_file()
         records = ControlRecords(self._file, rows=rows, variables=self._values)
-        context = records.context(columns=self._renderer.mapping.columns, rows=rows)
+        columns = self._file.columns(self._renderer.mapping.columns)
+        context = records.context(columns=columns, rows=rows)
         form, packing = self._file.format, self._file.packing
         with packing.open(
             cast("BinaryIO", self._out), name=self._name, extension=form.extension, config=config_folder()
@@ -228,12 +216,13 @@ class _PartWriter:
         out.finish()
         delivery, batch = self._renderer.delivery, self._renderer.batch
         # The hash in the key keeps a second, crashed or concurrent render from ever touching other bytes.
-        key = f"{batch.id}/{delivery.id}/{self._file.id}-{number}-{out.sha256[:16]}"
+        key = f"{batch.id}/{delivery.id}/{self._key}-{number}-{out.sha256[:16]}"
         self._renderer.archive.publish(out, key)
         return RenderedFile(
             kind=FileKind.LEADS,
-            key=self._file.id,
+            key=self._key,
             part=number,
+            segment=self._segment,
             name=self._name,
             sha256=out.sha256,
             size=out.size,
@@ -241,44 +230,3 @@ class _PartWriter:
             media_type=self._file.packing.media_type(self._file.format.media_type),
             archive_key=key,
         )
-
-
-def _plan(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> list[PlannedDispatch]:
-    """Say which file goes where: one dispatch per file, destination and addressee."""
-    return [
-        PlannedDispatch(
-            file_kind=file.kind,
-            file_key=file.key,
-            file_part=file.part,
-            destination=destination.id,
-            addressee=addressee or "",
-            parcel_key=_parcel_key(
-                batch, delivery, destination.id, addressee, None if destination.sends_files_together else file
-            ),
-        )
-        for destination in batch.destinations
-        for addressee in destination.addressees()
-        for file in files
-        if _goes_to(destination, file)
-    ]
-
-
-def _goes_to(destination: DestinationBase, file: RenderedFile) -> bool:
-    """Tell whether a destination gets a file: what accompanies the leads goes wherever they go as files."""
-    if destination.takes == "leads" or file.key == RECORDS:
-        return destination.takes == "leads" and file.key == RECORDS
-    if file.kind is FileKind.DONE and destination.sends_files_together:
-        return False  # in a message everything is there at once
-    return destination.files is None or file.kind in _FOR_ALL or file.key in destination.files
-
-
-def _parcel_key(
-    batch: Batch, delivery: Delivery, destination_id: str, addressee: str | None, file: RenderedFile | None
-) -> str:
-    """Name a parcel: the same for every try, never the same for two parcels, and without an address in it."""
-    parts: list[Any] = [batch.id, delivery.id, destination_id]
-    if file is not None:
-        parts += [file.key, file.part] if file.kind is FileKind.LEADS else [file.kind, file.key, file.part]
-    if addressee is not None:
-        parts.append(hashlib.sha256(addressee.encode()).hexdigest()[:12])
-    return ".".join(map(str, parts))

@@ -300,6 +300,20 @@ class DestinationBase(BaseModel, abc.ABC):
         """Whether parcels hold the batch's files, or the records file with the mapped leads and their ids."""
         return "files"
 
+    segments: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Of files divided by `segment`, only these segments go here; all when left out.",
+    )
+    max_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most leads in a file that goes here; divided for this destination alone.",
+    )
+    max_bytes: Annotated[Size, Field(ge=1000)] | None = Field(
+        default=None, description="Most bytes of a file that goes here, such as 10MB; divided like max_rows."
+    )
+
     @property
     def can_be_asked(self) -> bool:
         """Whether `Session.find` can tell after a crash if a parcel arrived."""

@@ -68,6 +68,8 @@ class RenderedFile:
     rows: int
     media_type: str
     archive_key: str
+    segment: str = ""
+    """The value that its leads share; empty where the file is not divided by one."""
 
 
 @dataclass(frozen=True, kw_only=True)

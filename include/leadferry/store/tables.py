@@ -202,6 +202,7 @@ file = Table(
     Column("sha256", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("rows", Integer, nullable=False),
+    Column("segment", Text, nullable=False, server_default=""),
     Column("media_type", Text, nullable=False),
     Column("archive_key", Text, nullable=False),
     _moment("created_at", now=True),

@@ -136,6 +136,7 @@ CREATE TABLE file (
     sha256 text NOT NULL,
     size bigint NOT NULL,
     rows integer NOT NULL,
+    segment text NOT NULL DEFAULT '',
     media_type text NOT NULL,
     archive_key text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
