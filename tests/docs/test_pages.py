@@ -62,6 +62,15 @@ def _kinds() -> list[tuple[str, type]]:
     ]
 
 
+SHARED_KEYS = {"files", "segments", "max_rows", "max_bytes"}
+"""Every destination has them; the page on files tells of them."""
+
+
+def test_the_page_on_files_names_what_every_destination_has():
+    page = section("docs/reference/files.md", "For each destination")
+    assert {key for key in SHARED_KEYS if f"| `{key}` |" not in page} == set()
+
+
 @pytest.mark.parametrize(("folder", "kind"), _kinds(), ids=lambda one: getattr(one, "__name__", one))
 class TestADestinationOrFormat:
     def test_has_a_test_file(self, folder, kind):
@@ -71,7 +80,8 @@ class TestADestinationOrFormat:
 
     def test_has_a_page_that_names_every_key(self, folder, kind):
         page = (PROJECT / "docs" / folder / f"{_type(kind)}.md").read_text(encoding="utf-8")
-        own = {field.alias or name for name, field in kind.model_fields.items()} - {"type", "id", "files"}
+        every = SHARED_KEYS if folder == "destinations" else set()
+        own = {field.alias or name for name, field in kind.model_fields.items()} - {"type", "id"} - every
 
         assert {key for key in own if f"`{key}`" not in page} == set()
 
