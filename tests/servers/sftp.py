@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pwd
+import re
 import shutil
 import socketserver
 import subprocess
@@ -30,8 +31,16 @@ class Faults:
     moves_to: Path | None = None
     """Takes a file away as soon as it has its final name."""
     rename: str = "works"
-    """works | unsupported | fails | cut before | cut after | done but fails"""
+    """works | unsupported | forbidden | fails | cut before | cut after | done but fails"""
     posix_rename: str = "works"
+    takes_only: str = ".*"
+    """Pattern of the names that may be written."""
+    makes_no_directories: bool = False
+    removes_nothing: bool = False
+    collects_to: Path | None = None
+    """Takes a file away as soon as it was written and closed, under whatever name."""
+    converts: bool = False
+    """Stores line ends of its own."""
     not_readable: bool = False
     not_listable: bool = False
     stalls: bool = False
@@ -40,13 +49,34 @@ class Faults:
 
 class Misbehaving(Files):
     faults: Faults
-    written = 0
+
+    def __init__(self, channel):
+        super().__init__(channel)
+        self.writing = {}
 
     def open(self, path, pflags, attrs):
         writes = pflags & (asyncssh.FXF_WRITE | asyncssh.FXF_CREAT)
         if (self.faults.denies and writes) or (self.faults.not_readable and not writes):
             raise asyncssh.SFTPPermissionDenied("Permission denied")
-        return super().open(path, pflags, attrs)
+        if writes and not re.fullmatch(self.faults.takes_only, path.decode().rpartition("/")[2]):
+            raise asyncssh.SFTPPermissionDenied("Permission denied")
+        opened = super().open(path, pflags, attrs)
+        if writes:
+            self.writing[opened] = Path(self.map_path(path).decode())
+        return opened
+
+    def close(self, file_obj):
+        super().close(file_obj)
+        written = self.writing.pop(file_obj, None)
+        if written and self.faults.converts:
+            written.write_bytes(written.read_bytes().replace(b"\n", b"\r\n"))
+        if written and self.faults.collects_to:
+            shutil.move(written, self.faults.collects_to)
+
+    def remove(self, path):
+        if self.faults.removes_nothing:
+            raise asyncssh.SFTPPermissionDenied("Permission denied")
+        super().remove(path)
 
     async def write(self, file_obj, offset, data):
         faults = self.faults
@@ -69,7 +99,7 @@ class Misbehaving(Files):
         return super().scandir(path)
 
     def mkdir(self, path, attrs):
-        if self.faults.denies:
+        if self.faults.denies or self.faults.makes_no_directories:
             raise asyncssh.SFTPPermissionDenied("Permission denied")
         return super().mkdir(path, attrs)
 
@@ -82,6 +112,8 @@ class Misbehaving(Files):
     def _renamed(self, how, really, oldpath, newpath):
         if how == "unsupported":
             raise asyncssh.SFTPOpUnsupported("Operation unsupported")
+        if how == "forbidden":
+            raise asyncssh.SFTPPermissionDenied("Permission denied")
         if how == "fails":
             raise asyncssh.SFTPFailure("Failure")
         if how == "cut before":

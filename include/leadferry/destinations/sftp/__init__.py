@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
@@ -257,7 +258,10 @@ class SftpSession(FileStoreSession):
     def _marker(self, parcel: Parcel) -> str | None:
         if self._destination.publish != "direct_with_marker":
             return None
-        name = rendered_path(self._destination.marker, parcel, where=self._destination.where)
+        # The name under which it goes, which is not always the one under which it was rendered.
+        file = {**parcel.variables.get("file", {}), "name": parcel.file.name}
+        named = replace(parcel, variables={**parcel.variables, "file": file})
+        name = rendered_path(self._destination.marker, named, where=self._destination.where)
         if "/" in name or name in {"", ".", parcel.file.name}:
             raise NoSuchPathError(
                 f"{self._destination.where}: filled in, `marker` is no name beside the file"
@@ -320,8 +324,8 @@ class SftpSession(FileStoreSession):
         try:
             with faults.ssh(self._where(parcel)):
                 self._upload(final, parcel.file)
-        except _CUT:
-            return self._look_again(parcel)
+        except _CUT as lost:
+            return self._look_again(parcel, lost)
         return self._complete(parcel, verified=self._how_verified("under its final name"))
 
     def _withdraw_marker(self, parcel: Parcel) -> None:
@@ -342,8 +346,8 @@ class SftpSession(FileStoreSession):
             with faults.ssh(self._where(parcel)):
                 if not self._is_marked(parcel):
                     self._put_marker(marker)
-        except _CUT:
-            return self._look_again(parcel)
+        except _CUT as lost:
+            return self._look_again(parcel, lost)
         return self._receipt(final, parcel.file, verified=verified, marker=self._remote.url(marker))
 
     def _put_marker(self, marker: str) -> None:
@@ -361,8 +365,8 @@ class SftpSession(FileStoreSession):
             with faults.ssh(self._where(parcel)):
                 how = self._rename(temporary, final, parcel)
                 return self._published(final, parcel.file, how=how)
-        except _CUT:
-            return self._look_again(parcel)
+        except _CUT as lost:
+            return self._look_again(parcel, lost)
         except Exception:
             # Best effort: the next try sweeps as well.
             self._remote.try_to_remove(temporary)
@@ -408,8 +412,8 @@ class SftpSession(FileStoreSession):
             return "rename, answered with an error"
         return None
 
-    def _look_again(self, parcel: Parcel) -> Receipt:
-        """The last answer was lost: ask over a new connection what became of it."""
+    def _look_again(self, parcel: Parcel, lost: DeliveryError) -> Receipt:
+        """The last answer was lost: ask over a new connection what became of it, and raise `lost` if nothing did."""
         try:
             with self._destination.open() as fresh:
                 receipt = fresh.find(parcel)
@@ -419,9 +423,7 @@ class SftpSession(FileStoreSession):
                 f" and looking for it failed ({error.code})"
             ) from None
         if receipt is None:
-            raise TransferInterruptedError(
-                f"{self._place}: the connection was cut before {parcel.file.name} got its name"
-            )
+            raise lost from None
         return receipt
 
     def _published(self, final: str, file: OutgoingFile, *, how: str) -> Receipt:
