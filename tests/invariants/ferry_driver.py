@@ -23,7 +23,8 @@ from batches import trigger
 from leadferry.archive import Archive
 from leadferry.batch.model import Batch
 from leadferry.delivery import deliver, extract, render, settle
-from leadferry.destinations.sftp import SftpSession
+from leadferry.destinations.base import Parcel
+from leadferry.destinations.sftp import Sftp, SftpSession
 from leadferry.errors import LeadferryError
 from leadferry.mapping.fields import Mapping
 from leadferry.states import DeliveryState
@@ -92,6 +93,15 @@ def deliver_only(job, pipe):
         )
     except LeadferryError as error:
         pipe.send((type(error).__name__, error.retry))
+
+
+def send_only(job, pipe):
+    """Send one file to a destination, without a delivery around it; report how many bytes arrived."""
+    os.environ["AIRFLOW_CONN_BUYER"] = json.dumps(job["connection"])
+    pipe.send("started")
+    parcel = Parcel(key="large", attempt=job["attempt"], files=(job["file"],))
+    with Sftp.model_validate(job["destination"]).open() as session:
+        pipe.send(session.send(parcel).size)
 
 
 def _arm(job, pipe):
