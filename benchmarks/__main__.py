@@ -17,6 +17,7 @@ BENCHMARKS = {
     "B3": "b3_xlsx",
     "B4": "b4_history",
     "B5": "b5_dags",
+    "FORMATS": "formats",
 }
 
 
@@ -30,7 +31,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "names", nargs="*", metavar="B1", help=f"which of {', '.join(BENCHMARKS)}; all when left out"
     )
-    parser.add_argument("--leads", type=int, default=1_000_000, help="leads in the delivery (B1, B2, B3)")
+    parser.add_argument(
+        "--leads",
+        type=int,
+        default=1_000_000,
+        help="leads in the delivery (B1, B2, B3), the most of them for FORMATS",
+    )
     parser.add_argument(
         "--repeat", type=int, default=3, help="turns that each side gets; medians are printed"
     )

@@ -26,12 +26,12 @@ def run(leads: int, repeat: int) -> list[Number]:
     with tempfile.TemporaryDirectory(prefix="leadferry-benchmarks-") as folder:
         frames = Path(folder) / "leads.parquet"
         print(f"B3: making {rows:,} leads", file=sys.stderr)
-        _write_frames(frames, rows)
+        write_frames(frames, rows)
         sides = {
             name: partial(_write, script, *arguments, frames, Path(folder) / "out.xlsx")
             for name, script, arguments in (
                 ("openpyxl", "benchmarks.competitors.openpyxl_xlsx", ()),
-                ("ours", "benchmarks.ours", ("xlsx",)),
+                ("ours", "benchmarks.ours", ("write", '{"type": "xlsx"}')),
             )
         }
         measured = interleaved(max(repeat - 1, 1), sides)
@@ -42,7 +42,7 @@ def _write(script: str, *arguments: str | Path) -> Sample:
     return child(script, *arguments)
 
 
-def _write_frames(file: Path, rows: int) -> None:
+def write_frames(file: Path, rows: int) -> None:
     """Write the leads as the mapping hands them to a format: 13 columns of text."""
     people = [{**one, "received_at": "01/30/2026"} for one in samples()]
     number = pl.int_range(rows, dtype=pl.Int32)

@@ -12,6 +12,7 @@ from leadferry.archive import Archive
 from leadferry.delivery.extract import Trigger, extract
 from leadferry.delivery.render import render
 from leadferry.store.database import Database
+from leadferry.templates import variables
 
 DEPARTS_AT = datetime(2026, 1, 30, 14, 0, tzinfo=UTC)
 
@@ -59,19 +60,39 @@ def claim(url: str, run_id: str) -> None:
     tell(**measured, delivery=claimed.delivery_id, included=claimed.included)
 
 
-def xlsx(frames: str, out: str) -> None:
-    """Write the leads of a Parquet file as a workbook."""
+def write(form: str, frames: str, out: str) -> None:
+    """Write the leads of a Parquet file in a format; `form` is the key `format` of a batch file, as JSON."""
     import polars as pl
+    from pydantic import TypeAdapter
 
+    from leadferry.formats import Format
     from leadferry.formats.base import FileContext
-    from leadferry.formats.xlsx import Xlsx
 
     rows = pl.scan_parquet(frames).select(pl.len()).collect().item()
     measured: Sample = {}
     with timed(measured), Path(out).open("wb") as file:
-        context = FileContext(columns=pl.read_parquet_schema(frames).names(), rows=rows)
-        Xlsx().write(_slices(frames, rows), file, context)
+        columns = pl.read_parquet_schema(frames).names()
+        context = FileContext(columns=columns, rows=rows, variables=_variables(rows))
+        TypeAdapter(Format).validate_json(form).write(_slices(frames, rows), file, context)
     tell(**measured, size_mb=Path(out).stat().st_size / 1e6)
+
+
+def _variables(leads: int) -> dict[str, dict[str, object]]:
+    return variables(
+        batch_id="benchmark",
+        batch_name="Benchmark",
+        recipient_id="buyer",
+        recipient_name="Buyer",
+        timezone="UTC",
+        locale="en_US",
+        delivery_id="1",
+        delivery_number=1,
+        departs_at=DEPARTS_AT,
+        window_from=None,
+        window_to=DEPARTS_AT,
+        lead_count=leads,
+        file_name="leads",
+    )
 
 
 def _slices(frames: str, rows: int):
@@ -81,7 +102,7 @@ def _slices(frames: str, rows: int):
         yield pl.scan_parquet(frames).slice(start, 50_000).collect()
 
 
-COMMANDS = {"copy": copy, "deliver": deliver, "claim": claim, "xlsx": xlsx}
+COMMANDS = {"copy": copy, "deliver": deliver, "claim": claim, "write": write}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*sys.argv[2:])
