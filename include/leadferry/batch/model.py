@@ -146,7 +146,13 @@ class Batch(_Model):
     flows: list[str] = Field(min_length=1, description="The flows whose leads this batch delivers.")
     tags: list[str] = []
     enabled: bool = Field(
-        default=True, description="Whether the DAG starts unpaused when Airflow first sees it."
+        default=True,
+        description="Whether it departs by its timetable. A disabled batch goes on collecting leads;"
+        " only a test may be delivered by hand.",
+    )
+    must_test: bool = Field(
+        default=False,
+        description="Real leads go only after a test delivery of exactly this configuration arrived.",
     )
     timezone: Zone = "UTC"
     schedule: Schedule

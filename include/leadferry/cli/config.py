@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leadferry.cli.output import AsJson, show
+from leadferry.cli.output import AsJson
 
 if TYPE_CHECKING:
     from leadferry.batch.check import Report
-    from leadferry.batch.model import Batch
     from leadferry.batch.problems import Problem
     from leadferry.batch.schema import Kind
 
@@ -49,35 +48,6 @@ def schema(
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}")
     known: Kind = KINDS[KINDS.index(kind)]
     typer.echo(json.dumps(file_schema(known), indent=2, ensure_ascii=False))
-
-
-@app.command()
-def batches(*, as_json: AsJson = False) -> None:
-    """List the batches of the config files. Exit 1 when one of them is broken."""
-    from leadferry.batch.load import load_all
-    from leadferry.project import config_folder
-
-    found, errors = load_all(config_folder())
-    columns = ["id", "name", "recipient", "flows", "schedule", "timezone", "enabled", "destinations"]
-    if not as_json:  # as many as fit a terminal
-        columns = ["id", "name", "recipient", "schedule", "enabled"]
-    show([_row(batch, as_json=as_json) for batch in found], as_json=as_json, title="Batches", columns=columns)
-    for error in errors:
-        typer.echo(str(error), err=True)
-    raise typer.Exit(code=1 if errors else 0)
-
-
-def _row(batch: Batch, *, as_json: bool) -> dict[str, Any]:
-    return {
-        "id": batch.id,
-        "name": batch.name,
-        "recipient": batch.recipient.id,
-        "flows": batch.flows,
-        "schedule": str(batch.schedule),
-        "timezone": batch.timezone,
-        "enabled": batch.enabled if as_json else ("yes" if batch.enabled else "no"),
-        "destinations": [destination.where for destination in batch.destinations],
-    }
 
 
 def _print(report: Report) -> None:

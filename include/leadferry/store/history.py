@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,10 +10,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, literal, select
 
 from leadferry.errors import StoreError
-from leadferry.states import DeliveryState
+from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.database import Database
 from leadferry.store.ledger import StoredFile
-from leadferry.store.tables import batch, delivery, delivery_lead, dispatch, file, lead, pending, withheld
+from leadferry.store.tables import (
+    batch,
+    batch_config,
+    delivery,
+    delivery_lead,
+    dispatch,
+    file,
+    lead,
+    pending,
+    withheld,
+)
 
 Rows = list[dict[str, Any]]
 
@@ -35,6 +46,45 @@ def queue_of(database: Database, batch_no: int) -> Queue:
     ).where(pending.c.batch_no == batch_no)
     with database.transaction() as connection:
         return Queue(**connection.execute(counts).mappings().one())
+
+
+def batch_no(database: Database, batch_id: str) -> int | None:
+    """Return the number under which the store knows a batch; None when it never had leads."""
+    with database.transaction() as connection:
+        return connection.scalar(select(batch.c.no).where(batch.c.id == batch_id))
+
+
+_OPEN = [DeliveryState.CLAIMED, DeliveryState.RENDERED, DeliveryState.HELD]
+
+
+def unsettled(database: Database, batch_id: str) -> Rows:
+    """List a batch's deliveries that are under way or wait for a person."""
+    query = (
+        select(delivery.c.id, delivery.c.state)
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(batch.c.id == batch_id, delivery.c.state.in_(_OPEN))
+        .order_by(delivery.c.id)
+    )
+    with database.transaction() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def was_tested(database: Database, batch_id: str, config: Mapping[str, Any]) -> bool:
+    """Tell whether a test delivery of exactly this configuration arrived; whether it was enabled does not count."""
+    asked = {**config, "enabled": None}
+    tested = (
+        select(batch_config.c.config)
+        .join(delivery, delivery.c.config_id == batch_config.c.id)
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(
+            batch.c.id == batch_id,
+            delivery.c.kind == DeliveryKind.TEST,
+            delivery.c.state == DeliveryState.DELIVERED,
+        )
+        .distinct()
+    )
+    with database.transaction() as connection:
+        return any({**found, "enabled": None} == asked for found in connection.scalars(tested))
 
 
 def deliveries(database: Database, batch_id: str, *, limit: int = 20) -> Rows:

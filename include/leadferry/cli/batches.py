@@ -1,0 +1,274 @@
+"""Commands about the life of batches: list, new, copy, set, enable, disable, test, delete, export, import."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leadferry.cli.output import AsJson, show
+
+if TYPE_CHECKING:
+    from leadferry.batch.model import Batch
+    from leadferry.lifecycle.change import Author, Result
+
+app = typer.Typer(help="The batches: list them, make, change, switch and remove them.")
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[BATCH]...", help="Ids of batches.")]
+Tag = Annotated[str | None, typer.Option(help="All batches with this tag.")]
+Every = Annotated[bool, typer.Option("--all", help="All batches.")]
+
+
+@app.callback(invoke_without_command=True)
+def batches(context: typer.Context, *, tag: Tag = None, as_json: AsJson = False) -> None:
+    """List the batches of the config files. Exit 1 when one of them is broken."""
+    if context.invoked_subcommand is not None:
+        return
+    from leadferry.batch.load import load_all
+    from leadferry.project import config_folder
+
+    found, errors = load_all(config_folder())
+    columns = ["id", "name", "recipient", "flows", "schedule", "timezone", "enabled", "tags", "destinations"]
+    rows = [_row(one, as_json=as_json) for one in found if tag is None or tag in one.tags]
+    brief = ["id", "name", "recipient", "schedule", "enabled"]
+    show(rows, as_json=as_json, title="Batches", columns=columns, brief=brief)
+    for error in errors:
+        typer.echo(str(error), err=True)
+    raise typer.Exit(code=1 if errors else 0)
+
+
+def _row(batch: Batch, *, as_json: bool) -> dict[str, Any]:
+    return {
+        "id": batch.id,
+        "name": batch.name,
+        "recipient": batch.recipient.id,
+        "flows": batch.flows,
+        "schedule": str(batch.schedule),
+        "timezone": batch.timezone,
+        "enabled": batch.enabled if as_json else ("yes" if batch.enabled else "no"),
+        "tags": batch.tags,
+        "destinations": [destination.where for destination in batch.destinations],
+    }
+
+
+@app.command()
+def new(  # noqa: PLR0913 - one option for each question
+    batch: Annotated[str, typer.Argument(help="Id of the new batch: the name of its file.")],
+    *,
+    scenario: Annotated[
+        str | None, typer.Option("--from", help="A ready scenario instead of questions.")
+    ] = None,
+    list_scenarios: Annotated[bool, typer.Option("--scenarios", help="List the scenarios.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Ask nothing; take what is given and the defaults.")
+    ] = False,
+    name: Annotated[str | None, typer.Option()] = None,
+    recipient: Annotated[str | None, typer.Option()] = None,
+    flows: Annotated[str | None, typer.Option(help="With commas between them.")] = None,
+    at: Annotated[str | None, typer.Option(help="Times, with commas between them.")] = None,
+    on: Annotated[str | None, typer.Option(help="days, weekdays, weekends, or mon,thu …")] = None,
+    timezone: Annotated[str | None, typer.Option()] = None,
+    form: Annotated[str | None, typer.Option("--format", help="csv, xlsx, json …")] = None,
+    fields: Annotated[str | None, typer.Option(help="Lead fields, with commas between them.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="sftp, ftp, folder, email, s3.")] = None,
+    connection: Annotated[str | None, typer.Option(help="Airflow connection of the destination.")] = None,
+    to: Annotated[str | None, typer.Option(help="Directory, folder, bucket or addresses.")] = None,
+    min_leads: Annotated[int | None, typer.Option()] = None,
+    attempts: Annotated[int | None, typer.Option()] = None,
+) -> None:
+    """Write a batch file from answers to a few questions, or from a ready scenario; disabled until you enable it."""
+    from leadferry.lifecycle import change, scaffold
+    from leadferry.project import config_folder
+
+    if list_scenarios:
+        rows = [{"scenario": one, "for": what} for one, what in scaffold.scenarios().items()]
+        show(rows, as_json=False, title="Scenarios", columns=["scenario", "for"])
+        return
+    given = {
+        "name": name, "recipient": recipient, "flows": flows, "at": at, "on": on, "timezone": timezone,
+        "format": form, "fields": fields, "type": kind, "connection": connection, "to": to,
+        "min_leads": min_leads, "attempts": attempts,
+    }  # fmt: skip
+    if scenario is not None:
+        text = _from_scenario(scenario, given)
+    else:
+        text = scaffold.batch_text(_answers(given, ask=not yes))
+    file = change.create(config_folder(), batch, text, by=_author())
+    typer.echo(
+        f"{file}\nNext: leadferry check {batch}; leadferry batches test {batch}; leadferry batches enable {batch}"
+    )
+
+
+def _from_scenario(scenario: str, given: dict[str, Any]) -> str:
+    from leadferry.lifecycle import edit, scaffold
+
+    text = scaffold.scenario_text(scenario)
+    changes = {key: given[key] for key in ("name", "recipient") if given[key]}
+    if given["flows"]:
+        changes["flows"] = [one.strip() for one in given["flows"].split(",")]
+    return edit.changed(text, changes)
+
+
+def _answers(given: dict[str, Any], *, ask: bool) -> Any:
+    from leadferry.lifecycle.scaffold import GROUPS, QUESTIONS, Answers, answers_from
+
+    if not ask:
+        return answers_from(given)
+    answers: dict[str, Any] = {}
+    for group, names in GROUPS.items():
+        typer.secho(f"\n{group}", bold=True)
+        for one in names:
+            default = getattr(Answers(), one)
+            known = given[one]
+            answers[one] = (
+                known if known is not None else typer.prompt(f"  {QUESTIONS[one]}", default=default)
+            )
+    return answers_from(answers)
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="BATCH", help="Id of the batch to copy.")],
+    new_id: Annotated[str, typer.Argument(metavar="NEW", help="Id of the copy.")],
+    *,
+    name: Annotated[str | None, typer.Option(help="Name of the copy.")] = None,
+) -> None:
+    """Copy a batch: a new id, disabled, without history or waiting leads of the original."""
+    from leadferry.lifecycle import change
+    from leadferry.project import config_folder
+
+    file = change.copy(config_folder(), source, new_id, name=name, by=_author())
+    typer.echo(f"{file} (disabled)")
+
+
+@app.command("set")
+def set_keys(  # noqa: PLR0913 - which batches, what, and how it is told
+    changes: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE...", help="retry.attempts=3; KEY= removes it.")
+    ],
+    *,
+    batch: Annotated[list[str] | None, typer.Option("--batch", help="A batch's id; repeatable.")] = None,
+    tag: Tag = None,
+    every: Every = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the change of each file, write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change keys of several batch files; each is changed only if it loads afterwards. Comments stay."""
+    from leadferry.lifecycle import change
+    from leadferry.project import config_folder
+
+    config = config_folder()
+    ids = change.chosen(config, batch or [], tag=tag, every=every)
+    wanted = dict(_assignment(one) for one in changes)
+    if dry_run:
+        for one in ids:
+            typer.echo(change.planned(config, one, wanted), nl=False)
+        return
+    _tell(change.set_keys(config, ids, wanted, by=_author()), as_json=as_json)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    from leadferry.lifecycle.edit import parse_value
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE")
+    return key, parse_value(value)
+
+
+@app.command()
+def enable(batch: Ids = None, *, tag: Tag = None, every: Every = False, as_json: AsJson = False) -> None:
+    """Switch batches on: they depart by their timetables from their next time on."""
+    from leadferry.lifecycle import change
+    from leadferry.project import config_folder
+
+    ids = change.chosen(config_folder(), batch or [], tag=tag, every=every)
+    _tell(change.enable(config_folder(), ids, by=_author()), as_json=as_json)
+
+
+@app.command()
+def disable(batch: Ids = None, *, tag: Tag = None, every: Every = False, as_json: AsJson = False) -> None:
+    """Switch batches off: nothing departs, leads go on being collected."""
+    from leadferry.lifecycle import change
+    from leadferry.project import config_folder
+
+    ids = change.chosen(config_folder(), batch or [], tag=tag, every=every)
+    _tell(change.disable(config_folder(), ids, by=_author()), as_json=as_json)
+
+
+def _tell(results: Sequence[Result], *, as_json: bool) -> None:
+    rows = [{"batch": one.batch, "ok": one.ok, "changed": one.changed, "result": one.text} for one in results]
+    columns = ["batch", "ok", "changed", "result"]
+    show(rows, as_json=as_json, title="Batches", columns=columns, brief=["batch", "result"])
+    raise typer.Exit(code=0 if all(one.ok for one in results) else 1)
+
+
+@app.command()
+def delete(
+    batch: Annotated[str, typer.Argument(help="The batch's id.")],
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when leads wait or a delivery is open.")
+    ] = False,
+) -> None:
+    """Remove a batch's file. Refused while leads wait for it; what it delivered stays in the store."""
+    from leadferry.lifecycle import change
+    from leadferry.project import config_folder
+
+    for one in change.delete(config_folder(), batch, force=force, by=_author()):
+        typer.echo(f"overridden: {one}", err=True)
+    typer.echo(f"Batch {batch} is deleted; its history stays in the lead store.")
+
+
+@app.command("test")
+def deliver_test(
+    batch: Annotated[str, typer.Argument(help="The batch's id.")],
+    *,
+    to: Annotated[
+        Path | None, typer.Option(help="Deliver into this folder instead of the batch's destinations.")
+    ] = None,
+) -> None:
+    """Deliver two made-up leads now, in files named TEST_…; the queue is not touched. Exit 1 when it fails."""
+    from leadferry.archive import Archive
+    from leadferry.batch.load import load_batch
+    from leadferry.connections import lead_store
+    from leadferry.delivery.settle import SUCCESSES, explain
+    from leadferry.lifecycle.trial import trial
+    from leadferry.project import config_folder
+
+    found = load_batch(batch, config=config_folder())
+    settlement = trial(lead_store(), Archive.from_environment(), found, folder=to, actor=getpass.getuser())
+    typer.echo(explain(settlement))
+    raise typer.Exit(code=0 if settlement.state in SUCCESSES else 1)
+
+
+@app.command("export")
+def export_config(file: Annotated[Path, typer.Argument(help="The ZIP file to write.")]) -> None:
+    """Write all config files into one ZIP file, with checksums."""
+    from leadferry.lifecycle import backup
+    from leadferry.project import config_folder
+
+    typer.echo(f"{backup.export(config_folder(), file)} files in {file}")
+
+
+@app.command("import")
+def import_config(file: Annotated[Path, typer.Argument(help="A ZIP file that `export` wrote.")]) -> None:
+    """Put the files of an export into an empty config folder (`LEADFERRY_CONFIG`); all or nothing."""
+    from leadferry.lifecycle import backup
+    from leadferry.project import config_folder
+
+    typer.echo(f"{backup.restore(file, config_folder())} files in {config_folder()}")
+
+
+def _author() -> Author:
+    from leadferry.connections import lead_store
+    from leadferry.lifecycle.change import Author
+
+    database = lead_store() if "AIRFLOW_CONN_LEADFERRY" in os.environ else None
+    return Author(actor=getpass.getuser(), database=database)
