@@ -162,8 +162,16 @@ def test_a_manual_batch_has_no_timetable(config):
     assert not dag.timetable.can_be_scheduled
 
 
-def test_a_batch_that_is_not_enabled_starts_paused(config):
-    assert config.dag(enabled=False).is_paused_upon_creation is True
+@pytest.mark.req("R007")
+def test_a_batch_that_is_not_enabled_has_no_timetable_and_says_so(config):
+    dag = config.dag(enabled=False)
+    assert not dag.timetable.can_be_scheduled
+    assert "disabled" in dag.tags
+    assert config.dag().timetable.can_be_scheduled
+
+
+def test_no_batch_starts_paused_because_the_file_says_whether_it_departs(config):
+    assert [config.dag(enabled=one).is_paused_upon_creation for one in (True, False)] == [False, False]
 
 
 # --- the trigger form --------------------------------------------------------------------------------------------

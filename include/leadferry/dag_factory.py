@@ -57,13 +57,19 @@ def batch_dag(batch: Batch) -> Iterator[DAG]:
         dag_display_name=batch.name,
         description=batch.description or batch.name,
         doc_md=describe(batch),
-        schedule=timetable_for(batch.schedule, batch.timezone, batch.id),
+        schedule=timetable_for(batch.schedule, batch.timezone, batch.id) if batch.enabled else None,
         start_date=_START,
         catchup=False,
         max_active_runs=4,
         allowed_run_types=_RUN_TYPES,  # type: ignore[arg-type] # Airflow makes its enum of the names
-        tags={"leadferry", f"recipient:{batch.recipient.id}", *batch.tags},
-        is_paused_upon_creation=not batch.enabled,
+        tags={
+            "leadferry",
+            f"recipient:{batch.recipient.id}",
+            *batch.tags,
+            *([] if batch.enabled else ["disabled"]),
+        },
+        # The file says whether the batch departs; Airflow's pause stays an operator's brake, and is never pulled here.
+        is_paused_upon_creation=False,
         default_args=_task_arguments(batch),
     )
     with dag:

@@ -10,6 +10,7 @@ LeadferryError
 │   └── StoreUnavailableError   try again
 ├── RenderError                 fix the mapping or the template, or the leads
 ├── NothingToDeliverError       the batch asked to fail when there is nothing to deliver
+├── DepartureRefusedError       the batch is disabled or not tested
 └── DeliveryError               what happened at the destination
     ├── TransientDeliveryError  try again
     │   ├── DnsError · ConnectTimeoutError · ConnectionRefusedByHostError
@@ -94,6 +95,13 @@ class NothingToDeliverError(LeadferryError):
 
     code = "nothing_to_deliver"
     hint = "Check that leads come in by this batch's flows; leads that wait stay in the queue"
+
+
+class DepartureRefusedError(LeadferryError):
+    """The batch may not depart now: it is disabled, or was not tested although it must be; nothing was claimed."""
+
+    code = "departure_refused"
+    hint = "Trigger it with `test`, then enable it; leads that wait stay in the queue"
 
 
 class DeliveryError(LeadferryError):

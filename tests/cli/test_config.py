@@ -139,6 +139,7 @@ def test_batches_lists_what_the_files_say(config):
         "schedule": "weekdays at 09:00",
         "timezone": "America/New_York",
         "enabled": False,
+        "tags": [],
         "destinations": ["folder out"],
     }
     assert [row["id"] for row in json.loads(result.output)] == ["a", "b"]

@@ -9,7 +9,7 @@ from ferry import messages
 from leadferry.delivery.extract import lease
 from leadferry.delivery.notices import tell_nothing_to_deliver
 from leadferry.delivery.params import DeliverNow
-from leadferry.errors import BatchConfigError, NothingToDeliverError
+from leadferry.errors import BatchConfigError, DepartureRefusedError, NothingToDeliverError
 from leadferry.states import DeliveryState
 
 EMAIL, LEAD = {"to": "Email", "from": "email"}, {"to": "Lead", "from": "id"}
@@ -158,3 +158,27 @@ def test_leads_of_a_worker_that_died_go_with_the_next_departure_once_the_lease_i
 )
 def test_a_lease_is_never_shorter_than_all_retries_take(retry, claim_lease, expected):
     assert lease(make_batch(retry=retry, claim_lease=claim_lease)) == expected
+
+
+@pytest.mark.req("R007")
+def test_a_disabled_batch_goes_on_collecting_and_delivers_everything_once_when_enabled(ferry):
+    add_leads(ferry.database, 2)
+    off = make_batch(enabled=False)
+    with pytest.raises(DepartureRefusedError, match="disabled"):
+        ferry.extract(off)
+    add_leads(ferry.database, 3)
+    assert ferry.extract(make_batch(), "run-2").included == 5
+    assert ferry.extract(make_batch(), "run-3").included == 0
+
+
+@pytest.mark.req("F34")
+def test_a_batch_that_must_be_tested_takes_no_lead_before_its_test_arrived(ferry, tmp_path):
+    add_leads(ferry.database, 2)
+    batch = make_batch(must_test=True, destinations=[folder(tmp_path / "inbox")])
+    with pytest.raises(DepartureRefusedError, match="must be tested"):
+        ferry.extract(batch)
+    tested = ferry.extract(batch, "test", params=DeliverNow(test=True))
+    ferry.render(tested)
+    ferry.deliver(tested, "drop")
+    ferry.settle(tested)
+    assert ferry.extract(batch).included == 2

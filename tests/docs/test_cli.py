@@ -18,7 +18,8 @@ def _commands(command=None, path="leadferry"):
     command = command or get_command(app)
     if not hasattr(command, "commands"):
         return {path: command}
-    return {
+    own = {path: command} if command.invoke_without_command else {}
+    return own | {
         name: one
         for word, below in command.commands.items()
         for name, one in _commands(below, f"{path} {word}").items()

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 from leadferry.batch.model import Batch
 from leadferry.delivery.made_up import made_up_leads
 from leadferry.delivery.params import DeliverNow
-from leadferry.errors import NothingToDeliverError
+from leadferry.errors import DepartureRefusedError, NothingToDeliverError
 from leadferry.mapping.rules import failed_rule
 from leadferry.states import DeliveryState
-from leadferry.store import ledger
+from leadferry.store import history, ledger
 from leadferry.store.claim import Claim, Departure, Selection, claim
 from leadferry.store.database import Database
 from leadferry.store.tables import lead
@@ -36,14 +36,30 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     """Claim what may go for this run; a second call for the run returns the first call's delivery.
 
     Raises:
+        DepartureRefusedError: the batch is disabled, or not tested although it must be; nothing was claimed.
         NothingToDeliverError: too few leads, and the batch's policy is `fail`; they stay in the queue.
         StoreUnavailableError: nothing happened; call it again.
     """
     ledger.recover_stale(database)
+    if not trigger.params.test:
+        _may_depart(database, batch)
     claimed = claim(database, _departure(batch, trigger), _selection(batch, trigger.params))
     if claimed.state is DeliveryState.SKIPPED and batch.empty == "fail":
         raise NothingToDeliverError(f"Batch {batch.id!r} has nothing to deliver: {claimed.reason}")
     return claimed
+
+
+def _may_depart(database: Database, batch: Batch) -> None:
+    """Refuse real leads to a batch that is switched off or untried, whoever asks."""
+    if not batch.enabled:
+        raise DepartureRefusedError(
+            f"Batch {batch.id!r} is disabled", hint=f"`leadferry batches enable {batch.id}` switches it on"
+        )
+    if batch.must_test and not history.was_tested(database, batch.id, batch.model_dump(mode="json")):
+        raise DepartureRefusedError(
+            f"Batch {batch.id!r} must be tested first, and no test of its present configuration arrived",
+            hint=f"Run `leadferry batches test {batch.id}`, or trigger the DAG with `test`; leads that wait stay in the queue",
+        )
 
 
 def _departure(batch: Batch, trigger: Trigger) -> Departure:
