@@ -322,6 +322,15 @@ def numbered_name(name: str, number: int) -> str:
     return _fitted(name.removesuffix(ending), f"_{number}{ending}")
 
 
+def with_part(template: str) -> str:
+    """Return the template of a file's name with the number of the part in it, before its endings."""
+    if re.search(r"\bfile\.part\b", template) and "file.parts" not in template:
+        return template
+    found = _ENDINGS.search(template)
+    ending = found[0] if found else ""
+    return f"{template.removesuffix(ending)}_{{{{ file.part }}}}{ending}"
+
+
 def _shortened(name: str) -> str:
     found = _EXTENSIONS.search(name)
     extension = found[0] if found else ""

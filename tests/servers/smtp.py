@@ -17,7 +17,8 @@ class Faults:
     """Answer after the data."""
     cut: str | None = None
     """`before the answer`: keeps the message and hangs up. `at data`: hangs up when data begins."""
-    greeting: str | None = None
+    cut_at: int | None = None
+    """Number of the message that is kept without an answer: hangs up instead."""
 
 
 class MisbehavingInbox(Inbox):
@@ -42,7 +43,7 @@ class MisbehavingInbox(Inbox):
         if self.faults.data:
             return self.faults.data
         answer = self.keep(envelope)
-        if self.faults.cut == "before the answer":
+        if self.faults.cut == "before the answer" or self.faults.cut_at == len(self.messages()):
             server.transport.abort()
         return answer
 

@@ -22,6 +22,8 @@ from pydantic_core import PydanticCustomError
 from leadferry.batch.files import ID_PATTERN, DoneMarker, Manifest, OutputFile
 from leadferry.batch.routes import route_problems
 from leadferry.destinations import Destination
+from leadferry.destinations.email import Email
+from leadferry.destinations.email.settings import Personal
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import Rule
 from leadferry.schedule import Schedule, Zone
@@ -186,6 +188,12 @@ class Batch(_Model):
         """The DAG that this batch becomes."""
         return f"batch_{self.id}"
 
+    @property
+    def stores_for_links(self) -> set[str]:
+        """Ids of the destinations that hold what mails link to, and get no files of their own."""
+        mails = [one for one in self.destinations if isinstance(one, Email) and not one.link_via_gets_files]
+        return {one.link_via for one in mails if one.link_via is not None}
+
     def destination(self, destination_id: str) -> Destination:
         """Return the destination with this id."""
         return next(one for one in self.destinations if one.id == destination_id)
@@ -216,6 +224,23 @@ class Batch(_Model):
                 if wanted not in known:
                     told = f"there is no file {wanted!r}; known: {', '.join(sorted(known))}"
                     raise _blame("destinations", index, "files", position, text=told)
+        return self
+
+    @model_validator(mode="after")
+    def _mail_knows_its_files_and_store(self) -> Self:
+        files, stores = {file.id for file in self.files}, {one.id for one in self.destinations}
+        for index, mail in enumerate(self.destinations):
+            if not isinstance(mail, Email):
+                continue
+            if mail.link_via is not None and mail.link_via not in stores - {mail.id}:
+                others = ", ".join(sorted(stores - {mail.id})) or "none"
+                told = f"there is no other destination {mail.link_via!r}; known: {others}"
+                raise _blame("destinations", index, "link_via", text=told)
+            for place, one in enumerate(mail.to):
+                for wanted in (one.files or []) if isinstance(one, Personal) else []:
+                    if wanted not in files:
+                        told = f"there is no file {wanted!r}; known: {', '.join(sorted(files))}"
+                        raise _blame("destinations", index, "to", place, "files", text=told)
         return self
 
     @model_validator(mode="after")
@@ -258,4 +283,9 @@ class Batch(_Model):
                 if source not in allowed:
                     told = f"{source!r} is not among the allowed_fields of recipient {self.recipient.id!r}"
                     raise _blame("fields", index, text=told)
+        for index, destination in enumerate(self.destinations):
+            for source in destination.lead_fields:
+                if source not in allowed:
+                    told = f"{source!r} is not among the allowed_fields of recipient {self.recipient.id!r}"
+                    raise _blame("destinations", index, "chart", "field", text=told)
         return self

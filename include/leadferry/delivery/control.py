@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from leadferry.archive import Archive
 from leadferry.batch.files import Manifest
 from leadferry.batch.model import Batch
 from leadferry.batch.routes import renditions
@@ -29,19 +30,43 @@ class Companion(NamedTuple):
 
 def companions(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> Iterator[Companion]:
     """Yield what accompanies these files, in the order in which it is sent."""
+    yield from _checksums(batch, delivery, files)
+    for view, key in manifests(batch, files).items():
+        yield from _manifest_of(batch, delivery, view, key=key)
+    if batch.done_marker is not None:
+        yield small_file(delivery, FileKind.DONE, "done", _name(batch, delivery, batch.done_marker.name), b"")
+
+
+def told_of(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> Iterator[Companion]:
+    """Yield the checksums and the manifest of exactly these files, for an addressee who gets no others."""
+    yield from _checksums(batch, delivery, files)
+    yield from _manifest_of(batch, delivery, files, key="manifest")
+
+
+def store(archive: Archive, companion: Companion) -> RenderedFile:
+    """Put a small file into the archive."""
+    with archive.new_file() as out:
+        out.write(companion.content)
+        archive.publish(out, companion.file.archive_key)
+    return companion.file
+
+
+def _checksums(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> Iterator[Companion]:
     checked = {one.key for one in renditions(batch.files, batch.destinations) if one.file.checksum}
     for file in files:
         if file.key in checked:
-            yield _companion(
+            yield small_file(
                 delivery, FileKind.CHECKSUM, file.key, f"{file.name}.sha256", _checksum(file), part=file.part
             )
+
+
+def _manifest_of(
+    batch: Batch, delivery: Delivery, files: Sequence[RenderedFile], *, key: str
+) -> Iterator[Companion]:
     if batch.manifest is not None:
         name = _name(batch, delivery, batch.manifest.name)
-        for view, key in manifests(batch, files).items():
-            content = _manifest(batch.manifest, batch, delivery, view)
-            yield _companion(delivery, FileKind.MANIFEST, key, name, content)
-    if batch.done_marker is not None:
-        yield _companion(delivery, FileKind.DONE, "done", _name(batch, delivery, batch.done_marker.name), b"")
+        content = _manifest(batch.manifest, batch, delivery, files)
+        yield small_file(delivery, FileKind.MANIFEST, key, name, content)
 
 
 def _name(batch: Batch, delivery: Delivery, template: str) -> str:
@@ -88,11 +113,12 @@ def _manifest(manifest: Manifest, batch: Batch, delivery: Delivery, files: Seque
     return table.getvalue().encode()
 
 
-def _companion(  # noqa: PLR0913  (what a small file consists of)
+def small_file(  # noqa: PLR0913  (what a small file consists of)
     delivery: Delivery, kind: FileKind, key: str, name: str, content: bytes, *, part: int = 1
 ) -> Companion:
+    """Return a file that is made at once, with what the ledger says of it; its name's ending tells its type."""
     sha256 = hashlib.sha256(content).hexdigest()
-    media_types = {"json": "application/json", "csv": "text/csv"}
+    media_types = {"json": "application/json", "csv": "text/csv", "png": "image/png"}
     file = RenderedFile(
         kind=kind,
         key=key,

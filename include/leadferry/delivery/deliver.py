@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import dropwhile
 from typing import Any
 
@@ -17,9 +17,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from leadferry.archive import Archive
 from leadferry.batch.model import Batch
+from leadferry.delivery import linked
 from leadferry.delivery.extract import lease
 from leadferry.delivery.variables import file_variables
-from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel, Receipt, Session
+from leadferry.destinations.base import DestinationBase, Link, OutgoingFile, Parcel, Receipt, Session
+from leadferry.destinations.email import Email
 from leadferry.errors import (
     DeliveryError,
     DestinationBusyError,
@@ -141,7 +143,8 @@ class _Sender:
                     return  # not even a connection: the other parcels would fail alike
 
     def _tells_of_others(self, dispatches: Sequence[Dispatch]) -> bool:
-        return all(self.files[one.file_id].kind is not FileKind.LEADS for one in dispatches)
+        with_leads = {FileKind.LEADS, FileKind.VARIANT}
+        return all(self.files[one.file_id].kind not in with_leads for one in dispatches)
 
     def look_up_all(self) -> None:
         """Ask the destination about every parcel that is `sending`."""
@@ -168,9 +171,13 @@ class _Sender:
                 self._send(dispatches)
 
     def _send(self, dispatches: Sequence[Dispatch]) -> None:
+        links = self._links(dispatches)
         number = ledger.begin_sending(self.database, dispatches, lease=lease(self.batch))
         try:
-            parcel, receipt = self._named(self._parcel(dispatches, attempt=number), dispatches, number=number)
+            if isinstance(links, LeadferryError):
+                raise links
+            parcel = replace(self._parcel(dispatches, attempt=number), links=links)
+            parcel, receipt = self._named(parcel, dispatches, number=number)
         except LeadferryError as error:
             self._record(dispatches, DispatchState.FAILED, number=number, error=error)
             raise  # nothing was sent
@@ -182,6 +189,18 @@ class _Sender:
         # Anything else (a kill, a time-out by Airflow, a bug) leaves it `sending`: the next try asks the destination.
         self._record(dispatches, DispatchState.CONFIRMED, number=number, receipt=receipt)
         _log.info("Parcel %s confirmed at %s", dispatches[0].parcel_key, receipt.location)
+
+    def _links(self, dispatches: Sequence[Dispatch]) -> tuple[Link, ...] | LeadferryError:
+        """Store what the mail will link to, before its intent: a crash while storing leaves the mail itself in no doubt."""
+        if dispatches[0].remedy != linked.REMEDY or not isinstance(self.destination, Email):
+            return ()
+        leads = [self.files[one.file_id] for one in dispatches]
+        names = [file.name for file in leads if file.kind is FileKind.LEADS]
+        try:
+            parcel = self._parcel(dispatches, attempt=max(one.attempts for one in dispatches) + 1)
+            return linked.with_links(self.batch, self.destination, parcel, linked=names).links
+        except LeadferryError as error:
+            return error
 
     def _named(
         self, parcel: Parcel, dispatches: Sequence[Dispatch], *, number: int
@@ -301,19 +320,30 @@ class _Sender:
 
     def _parcel(self, dispatches: Sequence[Dispatch], *, attempt: int) -> Parcel:
         files = [self.files[one.file_id] for one in dispatches]
-        names = ", ".join(file.name for file in files)
+        names = ", ".join(file.name for file in files if file.kind is not FileKind.CHART)
+        part, parts = self._place_among_parts(dispatches[0])
         parcel = Parcel(
             key=dispatches[0].parcel_key,
             attempt=attempt,
             files=tuple(self._outgoing(file) for file in files),
             addressee=dispatches[0].addressee or None,
             variables=file_variables(self.batch, self.delivery, file_name=names),
+            part=part,
+            parts=parts,
+            remedy=dispatches[0].remedy,
             answers=self._cleanup.enter_context(
                 Responses(self.database, dispatch_id=dispatches[0].id, attempt=attempt)
             ),
         )
         sent_as = dispatches[0].sent_as
         return parcel if sent_as is None else parcel.named(sent_as)
+
+    def _place_among_parts(self, one: Dispatch) -> tuple[int, int]:
+        """Return which of how many parcels it is, where what the addressee gets was divided."""
+        if not self.destination.sends_files_together:
+            return 1, 1
+        keys = [found[0].parcel_key for found in self.parcels() if found[0].addressee == one.addressee]
+        return keys.index(one.parcel_key) + 1, len(keys)
 
     def _outgoing(self, file: StoredFile) -> OutgoingFile:
         path = self._cleanup.enter_context(self.archive.local_copy(file.archive_key, sha256=file.sha256))
@@ -324,6 +354,7 @@ class _Sender:
             sha256=file.sha256,
             rows=file.rows,
             media_type=file.media_type,
+            inline=file.kind is FileKind.CHART,
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from leadferry.batch.model import Batch
@@ -44,7 +45,24 @@ def manifests(batch: Batch, files: Sequence[RenderedFile]) -> dict[View, str]:
     return keys
 
 
-def plan(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> list[PlannedDispatch]:
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What travels in one parcel."""
+
+    files: tuple[RenderedFile, ...]
+    remedy: str = ""
+    """What was done because one mail would have been too large; empty where it is not."""
+    part: int = 1
+    parts: int = 1
+
+
+Loads = Callable[[DestinationBase, str | None, Sequence[RenderedFile]], Sequence[Load]]
+"""Says what of that which an addressee gets travels together."""
+
+
+def plan(
+    batch: Batch, delivery: Delivery, files: Sequence[RenderedFile], loads: Loads
+) -> list[PlannedDispatch]:
     """Say which file goes where.
 
     Raises:
@@ -52,27 +70,47 @@ def plan(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> lis
     """
     planned: list[PlannedDispatch] = []
     for destination in batch.destinations:
+        if destination.id in batch.stores_for_links:
+            continue
         going = list(_going(batch, destination, files))
         _refuse_equal_names(going)
-        planned += [
-            PlannedDispatch(
-                file_kind=file.kind,
-                file_key=file.key,
-                file_part=file.part,
-                destination=destination.id,
-                addressee=addressee or "",
-                parcel_key=_parcel_key(
-                    batch,
-                    delivery,
-                    destination.id,
-                    addressee,
-                    None if destination.sends_files_together else file,
-                ),
-            )
-            for addressee in destination.addressees()
-            for file in going
-        ]
+        for addressee in destination.addressees():
+            mine = _wanted(destination, addressee, going)
+            for load in loads(destination, addressee, mine):
+                key = _parcel_key(batch, delivery, destination, addressee, load)
+                planned += _dispatches(destination, addressee, load, parcel_key=key)
     return planned
+
+
+def _dispatches(
+    destination: DestinationBase, addressee: str | None, load: Load, *, parcel_key: str
+) -> Iterator[PlannedDispatch]:
+    for file in load.files:
+        yield PlannedDispatch(
+            file_kind=file.kind,
+            file_key=file.key,
+            file_part=file.part,
+            destination=destination.id,
+            addressee=addressee or "",
+            parcel_key=parcel_key,
+            remedy=load.remedy,
+        )
+
+
+def _wanted(
+    destination: DestinationBase, addressee: str | None, going: Sequence[RenderedFile]
+) -> list[RenderedFile]:
+    """Return what one addressee gets of it: a manifest only where it tells of exactly that."""
+    wanted = destination.files_for(addressee)
+    if wanted == destination.files:
+        return list(going)
+    with_files = {FileKind.LEADS, FileKind.CHECKSUM}
+    return [
+        file
+        for file in going
+        if file.kind is FileKind.CHART
+        or (file.kind in with_files and file.key.partition(".")[0] in (wanted or ()))
+    ]
 
 
 def _going(
@@ -94,6 +132,10 @@ def _going(
             case FileKind.DONE:
                 # In a message everything is there at once.
                 goes = bool(view) and not destination.sends_files_together
+            case FileKind.CHART:
+                goes = file.key == destination.id
+            case FileKind.VARIANT:
+                goes = False  # made for a mail that would be too large, after this
         if goes:
             yield file
 
@@ -111,12 +153,15 @@ def _refuse_equal_names(files: Sequence[RenderedFile]) -> None:
 
 
 def _parcel_key(
-    batch: Batch, delivery: Delivery, destination_id: str, addressee: str | None, file: RenderedFile | None
+    batch: Batch, delivery: Delivery, destination: DestinationBase, addressee: str | None, load: Load
 ) -> str:
     """Name a parcel: the same for every try, never the same for two parcels, and without an address in it."""
-    parts: list[Any] = [batch.id, delivery.id, destination_id]
-    if file is not None:
+    parts: list[Any] = [batch.id, delivery.id, destination.id]
+    if not destination.sends_files_together:
+        (file,) = load.files
         parts += [file.key, file.part] if file.kind is FileKind.LEADS else [file.kind, file.key, file.part]
+    if load.parts > 1:
+        parts.append(f"{load.part}of{load.parts}")
     if addressee is not None:
         parts.append(hashlib.sha256(addressee.encode()).hexdigest()[:12])
     return ".".join(map(str, parts))

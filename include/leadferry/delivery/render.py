@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from leadferry.archive import Archive
 from leadferry.batch.model import Batch
 from leadferry.batch.routes import Rendition, renditions
-from leadferry.delivery import control
+from leadferry.delivery import charts, control
 from leadferry.delivery.control_records import ControlRecords
 from leadferry.delivery.cuts import Pile, piles, withhold_unknown_segments
 from leadferry.delivery.extract import lease
+from leadferry.delivery.mailable import Loader
 from leadferry.delivery.plan import plan
 from leadferry.delivery.records import MEDIA_TYPE, RECORDS, records_name, write_records
 from leadferry.delivery.stream import MappedStream, lead_frames
 from leadferry.delivery.variables import file_variables, recipient_zone, test_mark
+from leadferry.destinations.email import Email
 from leadferry.errors import RenderError
 from leadferry.mapping.fields import Mapping
 from leadferry.project import config_folder
@@ -57,7 +59,9 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
             return []
     renderer = _Renderer(database, archive, delivery, batch, mapping)
     files = list(renderer.render_all())
-    return ledger.record_files(database, delivery_id, files, plan(batch, delivery, files))
+    loader = Loader(batch, delivery, archive, renderer.render)
+    planned = plan(batch, delivery, files, loader.loads)
+    return ledger.record_files(database, delivery_id, [*files, *loader.variants], planned)
 
 
 def _withhold(database: Database, batch: Batch, mapping: Mapping, delivery: Delivery) -> bool:
@@ -85,17 +89,22 @@ class _Renderer:
         """Yield the files with leads, then those that tell of them."""
         files: list[RenderedFile] = []
         for rendition in renditions(self.batch.files, self.batch.destinations):
-            files += self._render(rendition)
+            files += self.render(rendition)
         yield from files
         if any(one.takes == "leads" for one in self.batch.destinations):
             yield self._records()
-        for content, companion in control.companions(self.batch, self.delivery, files):
-            with self.archive.new_file() as out:
-                out.write(content)
-                self.archive.publish(out, companion.archive_key)
-            yield companion
+        for companion in control.companions(self.batch, self.delivery, files):
+            yield control.store(self.archive, companion)
+        yield from self._charts()
 
-    def _render(self, rendition: Rendition) -> list[RenderedFile]:
+    def _charts(self) -> Iterator[RenderedFile]:
+        for destination in self.batch.destinations:
+            if isinstance(destination, Email) and destination.chart is not None and self.delivery.included:
+                chart = charts.draw(self.database, self.delivery, destination)
+                yield control.store(self.archive, chart)
+
+    def render(self, rendition: Rendition) -> list[RenderedFile]:
+        """Write a file as some destinations get it, in as many parts as that takes."""
         done: list[RenderedFile] = []
         for pile in piles(self.database, self.delivery, rendition.file):
             frames = lead_frames(self.database, self.mapping, self.delivery.id, where=pile.where)

@@ -320,6 +320,11 @@ class DestinationBase(BaseModel, abc.ABC):
         return True
 
     @property
+    def lead_fields(self) -> list[str]:
+        """The lead fields of which it tells the recipient besides the columns of the files."""
+        return []
+
+    @property
     def may_rename(self) -> bool:
         """Whether a file whose name is taken goes under the next free one; see `FileStore.on_name_taken`."""
         return False

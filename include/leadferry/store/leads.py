@@ -68,6 +68,27 @@ def count_by(database: Database, delivery_id: int, value: ColumnElement[str]) ->
         return {row[0]: row[1] for row in connection.execute(found) if row[0] is not None}
 
 
+def most_frequent(
+    database: Database, delivery_id: int, value: ColumnElement[str], *, limit: int, at_least: int
+) -> list[tuple[str, int]]:
+    """Count a delivery's included leads by an expression on the table `lead`, the most frequent values first.
+
+    Args:
+        database: the lead store.
+        delivery_id: whose leads.
+        value: text; NULL is left out.
+        limit: most values.
+        at_least: fewest leads of a value that counts.
+    """
+    with database.transaction() as connection:
+        query = _query(delivery_id, lots_of(connection, delivery_id), {"value": value}).add_columns(
+            func.count()
+        )
+        grouped = query.where(value.is_not(None)).group_by(text("1")).having(func.count() >= at_least)
+        found = connection.execute(grouped.order_by(func.count().desc(), text("1")).limit(limit))
+        return [(row[0], row[1]) for row in found]
+
+
 def read_ids(database: Database, delivery_id: int, *, where: ColumnElement[bool]) -> list[int]:
     """Return the ids of a delivery's included leads that meet a condition on the table `lead`."""
     with database.transaction() as connection:

@@ -229,7 +229,6 @@ def encoded(size: int) -> int:
     return -(-size // 57) * 78
 
 
-def room(mail: MailSettings, parcel: Parcel) -> int:
-    """Return how many bytes one file may have to fit into a message of its own."""
-    nothing = estimate(mail, parcel)
-    return max(0, ((mail.max_message or 0) - nothing) // 78 * 57)
+def payload(room: int) -> int:
+    """Return how many bytes a file may have that is to take at most `room` bytes of a mail."""
+    return max(0, room) // 78 * 57

@@ -152,6 +152,7 @@ class EmailSession(Session):
             message_id=self._message_id(parcel),
             date=format_datetime(datetime.now(UTC)),
         )
+        self._check_least_size(parcel)
         message = build(self._destination, parcel, envelope)
         utf8 = not (self._sender + recipient + str(message["To"]) + str(message["Cc"])).isascii()
         data = message.as_bytes(policy=SMTPUTF8 if utf8 else SMTP)
@@ -229,13 +230,24 @@ class EmailSession(Session):
         if code not in (_OK, 251):
             raise smtplib.SMTPRecipientsRefused({recipient: (code, text)})
 
+    def _check_least_size(self, parcel: Parcel) -> None:
+        """Refuse files that cannot fit before they are read into memory."""
+        linked = {link.name for link in parcel.links}
+        least = sum(file.size for file in parcel.files if file.name not in linked) * 4 // 3
+        most = self._destination.max_message
+        if most is not None and least > most:
+            raise self._too_large(least, most)
+
     def _check_own_size(self, data: bytes) -> None:
         most = self._destination.max_message
         if most is not None and len(data) > most:
-            raise TooLargeError(
-                f"{self._where}: the message has {len(data)} bytes, max_message is {most}",
-                hint="Add zip, split or link to when_too_large, or make the files smaller",
-            )
+            raise self._too_large(len(data), most)
+
+    def _too_large(self, size: int, most: int) -> TooLargeError:
+        return TooLargeError(
+            f"{self._where}: the message has {size} bytes or more, max_message is {most}",
+            hint="Add zip, split or link to when_too_large, or make the files smaller",
+        )
 
     def _check_size(self, data: bytes) -> None:
         limit = self._client.esmtp_features.get("size", "")

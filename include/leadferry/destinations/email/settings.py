@@ -150,6 +150,10 @@ class MailSettings(DestinationBase):
     link_via: str | None = Field(
         default=None, description="Id of the destination that holds the files that are linked."
     )
+    link_via_gets_files: bool = Field(
+        default=True,
+        description="Whether `link_via` also gets the batch's files as other destinations do, or only what is linked.",
+    )
     link_expires: Duration = Field(default=timedelta(days=7), description="How long a link works.")
     allow_plaintext: bool = Field(default=False, description="Send without TLS; needs `plaintext_reason`.")
     plaintext_reason: str | None = Field(
@@ -181,6 +185,11 @@ class MailSettings(DestinationBase):
     def shown_cc(self) -> list[str]:
         """The addresses in `cc`."""
         return _addresses(self.cc)
+
+    @property
+    def lead_fields(self) -> list[str]:
+        """The field that the chart counts."""
+        return [self.chart.field] if self.chart else []
 
     @property
     def groups(self) -> bool:
