@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from leadferry.archive import Archive
-from leadferry.batch.files import OutputFile, Split
+from leadferry.batch.files import Split
 from leadferry.batch.model import Batch
+from leadferry.batch.routes import Rendition, renditions
 from leadferry.delivery import control
+from leadferry.delivery.plan import Load
 from leadferry.delivery.variables import file_variables, test_mark
-from leadferry.destinations.base import BLOCK, Link, OutgoingFile, Parcel
+from leadferry.destinations.base import BLOCK, DestinationBase, Link, OutgoingFile, Parcel
 from leadferry.destinations.email import Email
 from leadferry.destinations.email.message import encoded, estimate, payload
 from leadferry.errors import RenderError
@@ -35,17 +37,6 @@ _SLACK = 1024
 _LONGEST_LINK = "x" * 2048
 
 
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What travels in one parcel."""
-
-    files: tuple[RenderedFile, ...]
-    remedy: str = ""
-    """What was done because one mail would have been too large; empty where it is not."""
-    part: int = 1
-    parts: int = 1
-
-
 @dataclass(frozen=True)
 class Loader:
     """Divides the files of one delivery among mails."""
@@ -53,16 +44,24 @@ class Loader:
     batch: Batch
     delivery: Delivery
     archive: Archive
-    rerender: Callable[[OutputFile], list[RenderedFile]]
+    rerender: Callable[[Rendition], list[RenderedFile]]
     """Renders one file of the batch anew, with another split."""
     variants: list[RenderedFile] = field(default_factory=list)
     """What was made besides the delivery's files."""
     _made: dict[tuple[str, ...], list[RenderedFile]] = field(default_factory=dict)
 
-    def loads(self, mail: Email, addressee: str, files: Sequence[RenderedFile]) -> list[Load]:
-        """Return what one recipient gets, mail by mail; too large mails only where no remedy helps: they are not sent."""
-        if not files:
-            return []
+    def loads(
+        self, destination: DestinationBase, addressee: str | None, files: Sequence[RenderedFile]
+    ) -> list[Load]:
+        """Return what travels together to one addressee."""
+        if not destination.sends_files_together:
+            return [Load(files=(file,)) for file in files]
+        if not files or not isinstance(destination, Email):
+            return [Load(files=tuple(files))] if files else []
+        return self._mails(destination, addressee or "", files)
+
+    def _mails(self, mail: Email, addressee: str, files: Sequence[RenderedFile]) -> list[Load]:
+        """Divide among mails; where no remedy helps, one that is too large is left, and not sent."""
         if mail.max_message is None or self._fits(mail, addressee, files):
             return [Load(files=tuple(files))]
         remedies = {"zip": self._zip, "split": self._split, "link": self._link}
@@ -188,12 +187,10 @@ class Loader:
         for key in dict.fromkeys(file.key for file in leads):
             whole = [file for file in leads if file.key == key]
             parts += self._parts(mail, addressee, whole, charts) if key in large else whole
-        told = [
-            control.store(self.archive, one) for one in control.companions(self.batch, self.delivery, parts)
-        ]
+        told = [control.store(self.archive, one) for one in control.told_of(self.batch, self.delivery, parts)]
         return [
             *(file if file.key not in large else _variant(mail, file) for file in parts),
-            *(_variant(mail, one) for one in told if one.kind is not FileKind.DONE),
+            *(_variant(mail, one) for one in told),
         ]
 
     def _parts(
@@ -203,26 +200,28 @@ class Loader:
         whole: Sequence[RenderedFile],
         charts: Sequence[RenderedFile],
     ) -> list[RenderedFile]:
-        file = next(one for one in self.batch.files if one.id == whole[0].key)
+        known = renditions(self.batch.files, self.batch.destinations)
+        rendition = next(one for one in known if one.key == whole[0].key)
         overhead = max(self._size(mail, addressee, [one, *charts]) - encoded(one.size) for one in whole)
         most = payload((mail.max_message or 0) - overhead - _SLACK)
         if most < _SMALLEST_PART:
             return list(whole)
-        key = (mail.id, "parts", file.id, str(most))
+        key = (mail.id, "parts", rendition.key, str(most))
         if key not in self._made:
-            self._made[key] = self._rendered(file, most) or list(whole)
+            self._made[key] = self._rendered(rendition, most) or list(whole)
         return self._made[key]
 
-    def _rendered(self, file: OutputFile, most: int) -> list[RenderedFile]:
-        if file.split and "file.parts" in file.name:
-            return []  # the name tells a number of parts that would be wrong
+    def _rendered(self, rendition: Rendition, most: int) -> list[RenderedFile]:
+        file = rendition.file
+        if "file.parts" in file.texts and (file.split or file.control):
+            return []  # it would tell a number of parts that is not known yet
         rows = file.split.rows if file.split else None
         limit = min(most, file.split.bytes or most) if file.split else most
         smaller = file.model_copy(
             update={"split": Split(rows=rows, bytes=limit), "name": with_part(file.name)}
         )
         try:
-            return self.rerender(smaller)
+            return self.rerender(replace(rendition, file=smaller))
         except RenderError:
             return []  # a part with a single lead would still be too large
 
