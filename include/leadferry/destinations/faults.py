@@ -8,6 +8,7 @@ What is quoted are names and numbers that hold no data: an errno, an SMTP code, 
 from __future__ import annotations
 
 import errno
+import ftplib
 import re
 import smtplib
 import socket
@@ -46,6 +47,8 @@ class Fault:
     kind: type[DeliveryError]
     detail: str = ""
     """A name or number from the foreign exception that cannot hold data."""
+    hint: str | None = None
+    """What to do next, where the class alone cannot know it."""
 
 
 Classifier = Callable[[Exception], Fault | None]
@@ -144,6 +147,18 @@ def smtp(where: str) -> AbstractContextManager[None]:
     return _translated(where, of_smtp)
 
 
+def ftp(
+    where: str, *, unexplained: type[DeliveryError] = AccessDeniedError
+) -> AbstractContextManager[None]:
+    """Turn what ftplib and the FTP hook raise into `DeliveryError`s that name `where`.
+
+    Args:
+        where: for the reader of the message.
+        unexplained: what a refusal means here when the server gives no reason, as many do.
+    """
+    return _translated(where, lambda error: of_ftp(error, unexplained=unexplained))
+
+
 def aws(where: str) -> AbstractContextManager[None]:
     """Turn what botocore and the AWS hook raise into `DeliveryError`s that name `where`."""
     return _translated(where, of_aws)
@@ -165,7 +180,7 @@ def _translated(where: str, classify: Classifier) -> Iterator[None]:
 def raised(fault: Fault, *, where: str) -> DeliveryError:
     """Write the exception for a fault: where, what, the number behind it, what to do next."""
     detail = f" ({fault.detail})" if fault.detail else ""
-    return fault.kind(f"{where}: {SENTENCES[fault.kind]}{detail}")
+    return fault.kind(f"{where}: {SENTENCES[fault.kind]}{detail}", hint=fault.hint)
 
 
 def of_files(error: Exception) -> Fault | None:
@@ -419,6 +434,112 @@ def _enhanced(text: bytes | str) -> tuple[int, int] | None:
     told = text.decode("ascii", "replace") if isinstance(text, bytes) else text
     found = re.match(r"\s*[245]\.(\d{1,3})\.(\d{1,3})\b", told)
     return (int(found[1]), int(found[2])) if found else None
+
+
+# --- FTP -----------------------------------------------------------------------------------------------------------
+
+_FTP_CODES: dict[int, type[DeliveryError]] = {
+    332: AuthenticationError,
+    421: DestinationBusyError,
+    425: TransferInterruptedError,
+    426: TransferInterruptedError,
+    430: AuthenticationError,
+    434: DestinationBusyError,
+    450: DestinationBusyError,
+    452: QuotaError,
+    530: AuthenticationError,
+    532: AccessDeniedError,
+    552: QuotaError,
+}
+"""Replies that mean the same whatever words follow: RFC 959 4.2, RFC 2228."""
+
+_FTP_HINTS: dict[int, str] = {
+    425: "The data connection failed: let a firewall pass the server's range of passive ports, or set `passive: false`",
+    522: "The server does not accept this protection of the data connection; ask the recipient which TLS it wants",
+    534: "The server does not accept this protection; ask the recipient whether `security` must be another",
+}
+_FTP_HINTS[521] = _FTP_HINTS[533] = _FTP_HINTS[536] = _FTP_HINTS[534]
+
+_FTP_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
+    ("too many", DestinationBusyError),
+    ("maximum", DestinationBusyError),
+    ("quota", QuotaError),
+    ("no space", QuotaError),
+    ("disk full", QuotaError),
+    ("not enough space", QuotaError),
+    ("insufficient", QuotaError),
+    ("too large", TooLargeError),
+    ("already exist", NameConflictError),
+    ("file exists", NameConflictError),
+    ("is a directory", NameConflictError),
+    ("permission", AccessDeniedError),
+    ("denied", AccessDeniedError),
+    ("privilege", AccessDeniedError),
+    ("not allowed", AccessDeniedError),
+    ("forbidden", AccessDeniedError),
+    ("read-only", AccessDeniedError),
+    ("no such", NoSuchPathError),
+    ("not found", NoSuchPathError),
+    ("cannot find", NoSuchPathError),
+    ("does not exist", NoSuchPathError),
+    ("doesn't exist", NoSuchPathError),
+    ("not a directory", NoSuchPathError),
+)
+"""Words of servers, lower case: 450, 451, 530, 550 and 553 stand for nearly anything."""
+
+_FTP_VAGUE = {450, 451, 530, 550, 551, 553}
+"""Replies of which the words say more than the number."""
+
+_FTP_WANTS_TLS = (
+    "use encryption",
+    "encryption required",
+    "encryption is required",
+    "ssl/tls",
+    "tls required",
+    "tls is required",
+    "requires tls",
+    "requires ssl",
+    "secure connection",
+)
+"""Phrases, because a word may stand in the file name that the server repeats."""
+
+_NEEDS_TLS_HINT = "The server wants TLS: set `security: explicit_tls`"
+_CERTIFICATE_HINT = "Ask the recipient which authority signed it and name its file with `ca_file`; never skip the check"
+
+
+def of_ftp(error: Exception, *, unexplained: type[DeliveryError] = AccessDeniedError) -> Fault | None:
+    """Classify what ftplib and the FTP hook raise; None if it is something else."""
+    match error:
+        case ftplib.Error():
+            return of_ftp_reply(str(error), unexplained=unexplained)
+        case ssl.SSLCertVerificationError():
+            return Fault(HostKeyError, "certificate", hint=_CERTIFICATE_HINT)
+        case UnicodeError():
+            return Fault(PermanentDeliveryError, "a name cannot be written in the connection's encoding")
+        case _:
+            return of_files(error)
+
+
+def of_ftp_reply(reply: str, *, unexplained: type[DeliveryError] = AccessDeniedError) -> Fault:
+    """Classify a reply: by its number, and where that says little by its words."""
+    if not reply[:3].isdigit():
+        return Fault(PermanentDeliveryError, "what answers there does not speak FTP")
+    code, words = int(reply[:3]), reply[3:]
+    detail, hint = f"FTP {code}", _FTP_HINTS.get(code)
+    if code not in _FTP_VAGUE:
+        passing = TransientDeliveryError if code < _PERMANENT_FROM else PermanentDeliveryError
+        return Fault(_FTP_CODES.get(code, passing), detail, hint=hint)
+    if code >= _PERMANENT_FROM and _says(words, _FTP_WANTS_TLS):
+        return Fault(PermanentDeliveryError, detail, hint=_NEEDS_TLS_HINT)
+    by_words = _by_words(words, _FTP_TEXTS)
+    if code < _PERMANENT_FROM and by_words not in {None, QuotaError, TooLargeError}:
+        by_words = None  # a 4xx passes by itself, whatever it is about
+    passing = TransientDeliveryError if code < _PERMANENT_FROM else unexplained
+    return Fault(by_words or _FTP_CODES.get(code, passing), detail)
+
+
+def _says(text: str, words: tuple[str, ...]) -> bool:
+    return any(word in text.lower() for word in words)
 
 
 # --- S3 ------------------------------------------------------------------------------------------------------------
