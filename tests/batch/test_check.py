@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -192,3 +193,27 @@ def test_an_expired_key_is_a_problem_of_the_batch(folder, key_until):
     key_until(now + timedelta(days=20))
     (problem,) = check(folder.path, now=now + timedelta(days=21)).problems
     assert "config/keys/acme.asc: the key expired on" in str(problem)
+
+
+PLAIN = "{id: out, type: ftp, connection: acme, security: none, allow_plaintext: true, plaintext_reason: a VPN}"
+
+
+@pytest.mark.req("R135", "R218")
+def test_an_unencrypted_transfer_is_pointed_out_at_every_check(folder):
+    folder.batch(text=re.sub(r"\{id: \w+, type: folder.*\}", PLAIN, TIDY))
+
+    (hint,) = hints(folder)
+
+    assert "destinations[0].allow_plaintext: unencrypted" in hint
+    assert check(folder.path).problems == []
+
+
+@pytest.mark.req("R135", "R218")
+@pytest.mark.parametrize("without", ["allow_plaintext: true", "plaintext_reason: a VPN"])
+def test_an_unencrypted_transfer_without_permission_or_reason_is_a_problem(folder, without):
+    plain = PLAIN.replace(f", {without}", "")
+    folder.batch(text=re.sub(r"\{id: \w+, type: folder.*\}", plain, TIDY))
+
+    (problem,) = check(folder.path).problems
+
+    assert "plaintext_reason" in problem.text

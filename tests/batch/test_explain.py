@@ -23,12 +23,12 @@ REST = FIELDS + FILES + DESTINATIONS
             HEAD + FIELDS + FILES + "destinations:\n  - {id: a, type: stfp, connection: x}\n",
             (
                 "config/batches/acme.yaml:8: destinations[0].type: 'stfp' is not known;"
-                " allowed: folder, sftp, email, s3; did you mean 'sftp'?"
+                " allowed: folder, sftp, ftp, email, s3; did you mean 'sftp'?"
             ),
         ),
         (
             HEAD + FIELDS + FILES + "destinations:\n  - id: a\n    connection: x\n",
-            "config/batches/acme.yaml:8: destinations[0].type: the required key 'type' is missing; allowed: folder, sftp, email, s3",
+            "config/batches/acme.yaml:8: destinations[0].type: the required key 'type' is missing; allowed: folder, sftp, ftp, email, s3",
         ),
         (
             HEAD + FIELDS + FILES + "destinations:\n  - id: a\n    type: folder\n    pth: x\n",

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import logging
 import os
-import pwd
 import shutil
 import socket
 import socketserver
@@ -27,6 +26,9 @@ NEAR = "127.0.0.2"
 """Where clients connect to: wires that can be cut, each with the port number of what it leads to on 127.0.0.1."""
 
 PASSIVE_PORTS = 8
+
+OWNER = "daemon"
+"""As whom vsftpd stores files: a user without rights whose home folder exists, on which vsftpd insists."""
 
 # Its words about single transfers are of no interest, and it would configure logging for everybody.
 logging.getLogger("pyftpdlib").addHandler(logging.NullHandler())
@@ -99,8 +101,6 @@ class Data(TLS_DTPHandler):
         if not self.cmd_channel.faults.stalls:
             DTPHandler.handle_read(self)
 
-    handle_read_event_of_data = handle_read
-
 
 class Misbehaving(TLS_FTPHandler):
     faults: Faults
@@ -143,25 +143,22 @@ class Misbehaving(TLS_FTPHandler):
             self.shows_all = False
         super().pre_process_command(line, cmd, arg)
 
-    def ftp_FEAT(self, line):
+    def ftp_FEAT(self, line):  # noqa: ARG002, N802  (pyftpdlib's names, here and below)
         known = {"MLST", "UTF8", "SIZE", "TVFS"} - set(self.faults.without)
         lines = ["MLST type*;size*;", "UTF8", "SIZE", "TVFS", *self.faults.features]
         shown = [one for one in lines if one.split()[0] in known or one in self.faults.features]
         self.push("211-Features supported:\r\n" + "".join(f" {one}\r\n" for one in shown))
         self.respond("211 End FEAT.")
 
-    def ftp_STOR(self, file, mode="w"):
-        return super().ftp_STOR(file, mode)
-
-    def ftp_RNTO(self, path):
+    def ftp_RNTO(self, path):  # noqa: N802
         how = self.faults.rename
         if how == "fails" or (how == "never replaces" and os.path.lexists(path)):
             self._rnfr = None
             self.respond("550 Rename failed.")
-            return None
+            return
         if how == "cut before":
             self.close()
-            return None
+            return
         source, self._rnfr = self._rnfr, None
         Path(source).rename(path)
         if self.faults.moves_to:
@@ -170,12 +167,11 @@ class Misbehaving(TLS_FTPHandler):
             self.close()
         else:
             self.respond("550 Rename failed." if how == "done but fails" else "250 Renaming ok.")
-        return None
 
-    def ftp_HASH(self, path):
+    def ftp_HASH(self, path):  # noqa: N802
         self.respond(f"213 SHA-256 0-1 {_sha256(path)} {Path(path).name}")
 
-    def ftp_XSHA256(self, path):
+    def ftp_XSHA256(self, path):  # noqa: N802
         self.respond(f"250 {_sha256(path).upper()}")
 
 
@@ -273,8 +269,7 @@ class Vsftpd:
         self.root.mkdir(parents=True)
         # vsftpd goes only into a root that the login cannot write to.
         self.root.parent.chmod(0o755)
-        nobody = pwd.getpwnam("nobody")
-        os.chown(self.root, nobody.pw_uid, nobody.pw_gid)
+        shutil.chown(self.root, OWNER)
         (folder / "empty").mkdir()
         self.ca_file = certificates(folder, name="ftps", addresses=("127.0.0.1", NEAR))
         self.passive = free_ports(PASSIVE_PORTS)
@@ -285,7 +280,7 @@ class Vsftpd:
             "listen": "NO",
             "seccomp_sandbox": "NO",
             "secure_chroot_dir": self.folder / "empty",
-            "ftp_username": "nobody",
+            "ftp_username": OWNER,
             "anon_root": self.root.parent,
             "anon_umask": "022",
             "pasv_min_port": min(self.passive),
@@ -335,6 +330,4 @@ class Vsftpd:
 
     def announcement(self):
         extra = {"ca_file": str(self.ca_file)}
-        return {
-            "connection": {"conn_type": "ftp", "host": "127.0.0.1", "port": self.port, "extra": extra}
-        }
+        return {"connection": {"conn_type": "ftp", "host": "127.0.0.1", "port": self.port, "extra": extra}}

@@ -170,6 +170,10 @@ def _doubts(batch: Batch) -> Iterator[tuple[KeyPath, str]]:
         if "delivery." not in file.name:
             told = "the same name every time: the second delivery will conflict with the first; use {{ delivery.number }}"
             yield ("files", index, "name"), told
+    for index, destination in enumerate(batch.destinations):
+        if getattr(destination, "allow_plaintext", False):
+            told = "unencrypted: whoever is on the way can read the leads and the password"
+            yield ("destinations", index, "allow_plaintext"), told
 
 
 def _hint(reader: ConfigReader, batch: Batch, path: KeyPath, text: str) -> Problem:

@@ -147,9 +147,7 @@ def smtp(where: str) -> AbstractContextManager[None]:
     return _translated(where, of_smtp)
 
 
-def ftp(
-    where: str, *, unexplained: type[DeliveryError] = AccessDeniedError
-) -> AbstractContextManager[None]:
+def ftp(where: str, *, unexplained: type[DeliveryError] = AccessDeniedError) -> AbstractContextManager[None]:
     """Turn what ftplib and the FTP hook raise into `DeliveryError`s that name `where`.
 
     Args:
@@ -454,6 +452,7 @@ _FTP_CODES: dict[int, type[DeliveryError]] = {
 """Replies that mean the same whatever words follow: RFC 959 4.2, RFC 2228."""
 
 _FTP_HINTS: dict[int, str] = {
+    451: "The server could not store it, often because its disk is full; ask the recipient if this repeats",
     425: "The data connection failed: let a firewall pass the server's range of passive ports, or set `passive: false`",
     522: "The server does not accept this protection of the data connection; ask the recipient which TLS it wants",
     534: "The server does not accept this protection; ask the recipient whether `security` must be another",
@@ -504,7 +503,9 @@ _FTP_WANTS_TLS = (
 """Phrases, because a word may stand in the file name that the server repeats."""
 
 _NEEDS_TLS_HINT = "The server wants TLS: set `security: explicit_tls`"
-_CERTIFICATE_HINT = "Ask the recipient which authority signed it and name its file with `ca_file`; never skip the check"
+_CERTIFICATE_HINT = (
+    "Ask the recipient which authority signed it and name its file with `ca_file`; never skip the check"
+)
 
 
 def of_ftp(error: Exception, *, unexplained: type[DeliveryError] = AccessDeniedError) -> Fault | None:
@@ -534,8 +535,8 @@ def of_ftp_reply(reply: str, *, unexplained: type[DeliveryError] = AccessDeniedE
     by_words = _by_words(words, _FTP_TEXTS)
     if code < _PERMANENT_FROM and by_words not in {None, QuotaError, TooLargeError}:
         by_words = None  # a 4xx passes by itself, whatever it is about
-    passing = TransientDeliveryError if code < _PERMANENT_FROM else unexplained
-    return Fault(by_words or _FTP_CODES.get(code, passing), detail)
+    vague = TransientDeliveryError if code < _PERMANENT_FROM else unexplained
+    return Fault(by_words or _FTP_CODES.get(code, vague), detail, hint=hint if by_words is None else None)
 
 
 def _says(text: str, words: tuple[str, ...]) -> bool:

@@ -60,7 +60,7 @@ class FtpsReceiver(Receiver):
             "passive_ports": passive_ports,
             "banner": "ready",
         }
-        self._handler = type("HandlerHere", (handler,), settings)
+        self._handler: Any = type("HandlerHere", (handler,), settings)
         self._ending = threading.Event()
 
     def __enter__(self) -> Self:

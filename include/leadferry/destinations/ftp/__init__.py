@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import ftplib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -51,6 +52,10 @@ _CUT = (TransferInterruptedError, ConnectTimeoutError, DestinationBusyError)
 """After these the server may or may not have carried out what it was asked last."""
 
 _PORTS: dict[Security, int] = {"explicit_tls": 21, "implicit_tls": 990, "none": 21}
+
+_MARKER = "{{ file.name }}.done"
+
+_TEMPORARY = r"^[A-Za-z0-9._~#=@+-]*$"
 
 _CONFIG = "config"
 """Under this key of pydantic's validation context stands the config folder that the batch file was found in."""
@@ -95,19 +100,27 @@ class Ftp(FileStore):
     )
     publish: Literal["rename", "temp_directory", "direct", "direct_with_marker"] = Field(
         default="rename",
-        description="Hidden temporary file beside the final name, then rename; the same from another directory;"
-        " write under the final name, where the recipient can see it grow; the same, then a marker file.",
+        description="How the file gets its name: by a rename from a temporary name beside it, or from another directory;"
+        " or it is written under its name, where it can be seen while it grows, and a marker may say when it is complete.",
     )
-    temp_directory: Template | None = Field(
+    temporary_directory: Template | None = Field(
         default=None,
         min_length=1,
-        description="Directory on the server for `publish: temp_directory`; a template.",
+        description="For `publish: temp_directory`: where the file is until it is complete; on the same file system.",
     )
-    marker: str = Field(
-        default=".done",
-        pattern=r"^[A-Za-z0-9._-]+$",
-        max_length=40,
-        description="What `publish: direct_with_marker` adds to the file's name for the marker.",
+    temporary_prefix: str = Field(
+        default=".",
+        pattern=_TEMPORARY,
+        max_length=20,
+        description="How temporary names begin, for servers that forbid hidden names.",
+    )
+    temporary_suffix: str = Field(
+        default=".part", pattern=_TEMPORARY, max_length=20, description="How temporary names end."
+    )
+    marker: Template = Field(
+        default=_MARKER,
+        description="For `publish: direct_with_marker`: name of the empty file that appears when the file is complete;"
+        " a template with `file.name` in it.",
     )
     verify: Literal["size", "sha256"] = Field(
         default="size",
@@ -132,9 +145,13 @@ class Ftp(FileStore):
         return self
 
     @model_validator(mode="after")
-    def _temporaries_have_a_place(self) -> Self:
-        if (self.publish == "temp_directory") != (self.temp_directory is not None):
-            raise ValueError("publish: temp_directory and the key temp_directory belong together")
+    def _publishing_keys_fit(self) -> Self:
+        if (self.publish == "temp_directory") != (self.temporary_directory is not None):
+            raise ValueError("`publish: temp_directory` and `temporary_directory` are only used together")
+        if self.marker != _MARKER and self.publish != "direct_with_marker":
+            raise ValueError("`marker` is only used with `publish: direct_with_marker`")
+        if "file.name" not in self.marker or self.marker.replace(" ", "") == "{{file.name}}":
+            raise ValueError("`marker` must be made of `{{ file.name }}` and differ from it")
         return self
 
     @field_validator("encoding")
@@ -202,7 +219,8 @@ class Ftp(FileStore):
     def _address(self, connection: Connection) -> tuple[str, int]:
         if not connection.host:
             raise PermanentDeliveryError(
-                f"ftp connection '{self.connection}': has no host", hint="Fill it in in the Airflow connection"
+                f"ftp connection '{self.connection}': has no host",
+                hint="Fill it in in the Airflow connection",
             )
         return connection.host, connection.port or _PORTS[self.security]
 
@@ -257,7 +275,7 @@ class FtpSession(FileStoreSession):
         with faults.ftp(self._where(parcel)):
             receipt, begun = None, False
             if here := self._entered(parcel):
-                receipt = self._standing(here, parcel.file)
+                receipt = self._standing(here, parcel)
                 begun = self._grows_in_sight and self._client.size_of(parcel.file.name) is not None
             begun = bool(self._sweep(parcel)) or begun
         if receipt is None and self._destination.collected and not begun:
@@ -274,7 +292,7 @@ class FtpSession(FileStoreSession):
                     self._make(directory)
             self._sweep(parcel)
             here = self._enter(self._directory(parcel))
-            return self._standing(here, parcel.file) or self._deliver(here, parcel)
+            return self._standing(here, parcel) or self._deliver(here, parcel)
 
     def remove(self, parcel: Parcel) -> None:
         """See `FileStoreSession.remove`; directories that this session made go with it when they are empty."""
@@ -284,7 +302,7 @@ class FtpSession(FileStoreSession):
             here = self._entered(parcel)
             if here is not None and self._holds(name, parcel.file):
                 if self._marks:
-                    self._discard(here, self._marker(name))
+                    self._discard(here, self._marker(parcel))
                 with logged("remove", self._url(here, name)):
                     self._client.delete(name)
             while self._made:
@@ -298,7 +316,7 @@ class FtpSession(FileStoreSession):
 
     def _directories(self, parcel: Parcel) -> list[str]:
         """Return the directory, and the one for temporaries where it is another."""
-        written = [self._destination.directory, self._destination.temp_directory]
+        written = [self._destination.directory, self._destination.temporary_directory]
         return [rendered_path(one, parcel, where=self._destination.where) for one in written if one]
 
     def _where(self, parcel: Parcel) -> str:
@@ -362,16 +380,30 @@ class FtpSession(FileStoreSession):
     def _grows_in_sight(self) -> bool:
         return self._destination.publish in {"direct", "direct_with_marker"}
 
-    def _marker(self, name: str) -> str:
-        return f"{name}{self._destination.marker}"
+    def _marker(self, parcel: Parcel) -> str:
+        """Return the marker's name; made of the name under which the file is sent."""
+        variables = {**parcel.variables, "file": {"name": parcel.file.name}}
+        marker = rendered_path(
+            self._destination.marker, replace(parcel, variables=variables), where=self._destination.where
+        )
+        if "/" in marker or marker in {"", ".", parcel.file.name}:
+            raise NoSuchPathError(
+                f"{self._destination.where}: filled in, `marker` is no name beside the file"
+            )
+        return marker
+
+    def _temporary(self, parcel: Parcel) -> str:
+        return parcel.temporary(
+            prefix=self._destination.temporary_prefix, suffix=self._destination.temporary_suffix
+        )
 
     def _deliver(self, here: str, parcel: Parcel) -> Receipt:
         if self._grows_in_sight:
             return self._deliver_in_sight(here, parcel)
         elsewhere = self._enter(self._directories(parcel)[-1])
-        temporary = _join(elsewhere, parcel.temporary_name)
+        temporary = _join(elsewhere, self._temporary(parcel))
         try:
-            self._upload(elsewhere, parcel.temporary_name, parcel.file)
+            self._upload(elsewhere, self._temporary(parcel), parcel.file)
             self._client.cwd(here)
             how = self._publish(temporary, here, parcel)
         except Exception:
@@ -395,7 +427,7 @@ class FtpSession(FileStoreSession):
     def _publish(self, temporary: str, here: str, parcel: Parcel) -> str | Receipt:
         """Rename; return how, or the receipt of an identical file that took the name meanwhile."""
         name = parcel.file.name
-        if receipt := self._standing(here, parcel.file):
+        if receipt := self._standing(here, parcel):
             self._client.delete(temporary)
             return receipt
         try:
@@ -404,7 +436,7 @@ class FtpSession(FileStoreSession):
         except _CUT:
             return self._look_again(parcel)
         except DeliveryError as refused:
-            if receipt := self._standing(here, parcel.file):
+            if receipt := self._standing(here, parcel):
                 with suppress(ftplib.error_perm):
                     self._client.delete(temporary)
                 return receipt
@@ -442,11 +474,11 @@ class FtpSession(FileStoreSession):
         """Write under the final name; a marker says when it is complete, where the recipient waits for one."""
         file = parcel.file
         if self._marks:
-            self._discard(here, self._marker(file.name))
+            self._discard(here, self._marker(parcel))
         if not self._holds(file.name, file):
             self._write_in_sight(here, file)
         if self._marks:
-            marker = self._marker(file.name)
+            marker = self._marker(parcel)
             with logged("put", self._url(here, marker), size=0):
                 self._client.upload(marker, ())
         return self._published(here, file, how=self._destination.publish.replace("_", " "))
@@ -484,13 +516,14 @@ class FtpSession(FileStoreSession):
 
     # --- looking
 
-    def _standing(self, here: str, file: OutgoingFile) -> Receipt | None:
+    def _standing(self, here: str, parcel: Parcel) -> Receipt | None:
         """Look at what stands under the final name: nothing, this file, what may be replaced, or something else."""
+        file = parcel.file
         size = self._client.size_of(file.name)
         if size is None:
             return None
         if size == file.size and self._compare(here, file):
-            if self._marks and self._client.size_of(self._marker(file.name)) is None:
+            if self._marks and self._client.size_of(self._marker(parcel)) is None:
                 return None  # complete, but nobody was told
             details = {"verified": "found there and compared by sha256"}
             return Receipt(
@@ -542,7 +575,9 @@ class FtpSession(FileStoreSession):
         self._client.download(f"RETR {name}", add)
         if count != size:
             # TLS or not, FTP marks the end of a file by hanging up, and a cut looks the same.
-            raise TransferInterruptedError(f"{self._place}: {count} of {size} bytes of {name} could be read back")
+            raise TransferInterruptedError(
+                f"{self._place}: {count} of {size} bytes of {name} could be read back"
+            )
         return hashed.hexdigest()
 
     # --- tidying
@@ -562,12 +597,10 @@ class FtpSession(FileStoreSession):
         return found
 
     def _sweep_here(self, here: str, parcel: Parcel) -> int:
-        try:
-            names = self._client.names()
-        except (ftplib.error_perm, ftplib.error_temp):
-            # Some recipients let us write but not list; then remains of a killed try stay.
-            return 0
-        mine = [name for name in names if parcel.owns(name)]
+        # Some recipients let us write but not list; then remains of a killed try stay.
+        names = self._client.names()
+        prefix, suffix = self._destination.temporary_prefix, self._destination.temporary_suffix
+        mine = [name for name in names if parcel.owns(name, prefix=prefix, suffix=suffix)]
         for name in mine:
             with suppress(ftplib.error_perm), logged("remove", self._url(here, name)):
                 self._client.delete(name)

@@ -14,7 +14,6 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +28,9 @@ _PATIENCE = 5
 _UNKNOWN_COMMAND = ("500", "501", "502", "504")
 """How servers begin their answer to a command that they do not have."""
 
+_NO_LIST = (*_UNKNOWN_COMMAND, "450", "550")
+"""How they begin their answer to a wish for a list that is empty or forbidden."""
+
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     """Return TLS 1.2 or newer that checks certificate and host name, by the system's authorities or those of a file."""
@@ -38,7 +40,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class Client(ftplib.FTP_TLS):
-    """One logged-in FTP connection; made by `connected`.
+    """One FTP connection: `reach`, `enter`, use it, `leave`.
 
     Args:
         security: whether and when TLS begins; the data connections are protected whenever the control connection is.
@@ -53,28 +55,39 @@ class Client(ftplib.FTP_TLS):
     ) -> None:
         super().__init__(context=context, timeout=timeout, encoding=encoding)
         self._security = security
+        self._silence = timeout
+        self._courtesy = min(timeout, _PATIENCE)
         self._features: dict[str, str] = {}
         self.set_pasv(passive)
 
     def reach(self, host: str, port: int) -> None:
         """Connect and begin TLS; nothing secret has been said yet."""
         self.host, self.port = host, port
-        self.sock = socket.create_connection((host, port), timeout=self.timeout)
+        sock = socket.create_connection((host, port), timeout=self.timeout)
         # Firewalls forget connections that are silent, as this one is during a long transfer.
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self.af = self.sock.family
-        if self._security == "implicit_tls":
-            self.sock = self.context.wrap_socket(self.sock, server_hostname=host)
-        self._read_answers()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.af = sock.family
+        self._speak_through(self._secured(sock) if self._security == "implicit_tls" else sock)
         self.welcome = self.getresp()
         if self._security == "explicit_tls":
-            self.auth()
-            # A new reader: what came in plain text before TLS began is thrown away with the old one.
-            self._read_answers()
+            self._ask_for_tls()
+            # With a new reader: what came in plain text before TLS began is thrown away with the old one.
+            self._speak_through(self._secured(sock))
 
-    def _read_answers(self) -> None:
+    def _ask_for_tls(self) -> None:
+        try:
+            self.voidcmd("AUTH TLS")
+        except ftplib.error_perm:
+            # Servers without TLS have many words for it; this is the number that RFC 4217 has.
+            raise ftplib.error_perm("534 no TLS") from None
+
+    def _secured(self, sock: socket.socket, *, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+        return self.context.wrap_socket(sock, server_hostname=self.host, session=session)
+
+    def _speak_through(self, sock: socket.socket) -> None:
         # Servers greet in the language and encoding of their country; only the numbers are of interest.
-        self.file = self.sock.makefile("r", encoding=self.encoding, errors="surrogateescape")
+        self.sock = sock
+        self.file = sock.makefile("r", encoding=self.encoding, errors="surrogateescape")
 
     def enter(self, user: str, password: str) -> None:
         """Log in, protect the data connections, and settle what every transfer needs."""
@@ -99,14 +112,14 @@ class Client(ftplib.FTP_TLS):
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
         """Open a data connection for a command; protected by the TLS session of the control connection."""
-        conn, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
+        # Not FTP_TLS's own, which begins a new TLS session for each data connection.
+        conn, size = ftplib.FTP.ntransfercmd(self, cmd, rest)  # noqa: S321  (plain only where the batch allows it)
+        control = self.sock
         try:
-            if not self.passiveserver and conn.getpeername()[0] != self.sock.getpeername()[0]:
+            if control is None or conn.getpeername()[0] != control.getpeername()[0]:
                 raise ConnectionAbortedError  # somebody else was faster at the port that we opened
-            if isinstance(self.sock, ssl.SSLSocket):
-                conn = self.context.wrap_socket(
-                    conn, server_hostname=self.host, session=self.sock.session
-                )
+            if isinstance(control, ssl.SSLSocket):
+                conn = self._secured(conn, session=control.session)
         except OSError as error:
             conn.close()
             self._settle(error)
@@ -142,7 +155,7 @@ class Client(ftplib.FTP_TLS):
     def _end(self, conn: socket.socket) -> None:
         """Say in TLS that this was all; many servers just hang up, and what arrived is verified anyway."""
         if isinstance(conn, ssl.SSLSocket):
-            conn.settimeout(min(self.timeout, _PATIENCE))
+            conn.settimeout(self._courtesy)
             with suppress(OSError):
                 conn.unwrap()
 
@@ -152,8 +165,10 @@ class Client(ftplib.FTP_TLS):
         Raises:
             ftplib.Error: what the server says about it, when the transfer broke on the network.
         """
+        if self.sock is None:
+            return
         try:
-            self.sock.settimeout(min(self.timeout, _PATIENCE))
+            self.sock.settimeout(self._courtesy)
             self.getresp()
         except ftplib.Error:
             if isinstance(error, OSError):
@@ -161,7 +176,7 @@ class Client(ftplib.FTP_TLS):
         except (OSError, EOFError):
             pass  # the server is gone as well
         finally:
-            self.sock.settimeout(self.timeout)
+            self.sock.settimeout(self._silence)
 
     def size_of(self, name: str) -> int | None:
         """Return the bytes of a file, None if there is nothing; -1 stands for something that is no file."""
@@ -173,7 +188,7 @@ class Client(ftplib.FTP_TLS):
             if str(refused).startswith(_UNKNOWN_COMMAND):
                 return self._size_by_reading(name)
             # Refused: nothing there, or nothing that has a size, such as a directory.
-            return -1 if name in self._names_or_none() else None
+            return -1 if name in self.names() else None
         return self._size_by_reading(name) if found is None else found
 
     def _size_by_facts(self, name: str) -> int | None:
@@ -203,44 +218,37 @@ class Client(ftplib.FTP_TLS):
         self.download(f"RETR {name}", count)
         return size
 
-    def _names_or_none(self) -> list[str]:
-        """Return the names here, none where listing is forbidden."""
-        try:
-            return self.names()
-        except (ftplib.error_perm, ftplib.error_temp):
-            return []
-
     def names(self) -> list[str]:
-        """Return the names in the current directory, hidden ones too where the server shows them."""
+        """Return the names in the current directory, hidden ones too where the server shows them.
+
+        Some recipients let us write but not list; then there are none.
+        """
         if "MLST" in self._features:
             return [line.partition(" ")[2] for line in self._lines("MLSD")]
         # Some servers hide names with a dot in front unless asked, others take "-a" for a name.
-        for command, following in pairwise(("NLST -a", "NLST", None)):
-            try:
-                found = [line.rpartition("/")[2] for line in self._lines(str(command))]
-            except (ftplib.error_perm, ftplib.error_temp):
-                if following is None:
-                    raise
-                continue
-            if found:
-                return found
-        return []
+        found = self._lines("NLST -a") or self._lines("NLST")
+        return [line.rpartition("/")[2] for line in found]
 
     def _lines(self, command: str) -> list[str]:
         pieces: list[bytes] = []
-        self.download(command, pieces.append)
+        try:
+            self.download(command, pieces.append)
+        except (ftplib.error_perm, ftplib.error_temp) as refused:
+            if not str(refused).startswith(_NO_LIST):
+                raise
+            return []
         return b"".join(pieces).decode(self.encoding, "surrogateescape").splitlines()
 
     def sha256_of(self, name: str) -> str | None:
         """Return the SHA-256 that the server computes of a file, in hex; None where it cannot."""
         if "SHA-256" in self._features.get("HASH", "").upper():
-            answers = ("OPTS HASH SHA-256", f"HASH {name}")
+            questions = ["OPTS HASH SHA-256", f"HASH {name}"]
         elif "XSHA256" in self._features:
-            answers = (f"XSHA256 {name}",)
+            questions = [f"XSHA256 {name}"]
         else:
             return None
         try:
-            answer = [self.sendcmd(command) for command in answers][-1]
+            answer = [self.sendcmd(question) for question in questions][-1]
         except (ftplib.error_perm, ftplib.error_temp):
             return None
         words = answer.lower().replace('"', " ").split()
@@ -251,7 +259,7 @@ class Client(ftplib.FTP_TLS):
         if self.sock is None:
             return
         with suppress(Exception):
-            self.sock.settimeout(min(self.timeout, _PATIENCE))
+            self.sock.settimeout(self._courtesy)
             self.quit()
         with suppress(Exception):
             self.close()
