@@ -195,7 +195,9 @@ def test_an_expired_key_is_a_problem_of_the_batch(folder, key_until):
     assert "config/keys/acme.asc: the key expired on" in str(problem)
 
 
-PLAIN = "{id: out, type: ftp, connection: acme, security: none, allow_plaintext: true, plaintext_reason: a VPN}"
+PLAIN = (
+    "{id: out, type: ftp, connection: acme, security: none, allow_plaintext: true, plaintext_reason: a VPN}"
+)
 
 
 @pytest.mark.req("R135", "R218")
