@@ -196,6 +196,24 @@ def test_a_batch_for_which_nothing_waits_is_deleted(config, store):
     assert not (config / "batches" / "a.yaml").exists()
 
 
+@pytest.mark.req("R019")
+def test_each_configuration_that_ran_is_listed_with_the_keys_that_changed(config, store):
+    for number, more in enumerate(
+        ["", "retry: {attempts: 2}\n", "retry: {attempts: 2}\n", "notes: see https://x:hunter22@host/\n"]
+    ):
+        write(config, "a", enabled="true", more=more if "hunter" not in more else "")
+        batch = load(config, "a")
+        if "hunter" in more:
+            batch = batch.model_copy(update={"notes": more})
+        extract(store, batch, Trigger(run_id=f"r{number}", departs_at=load_time()))
+    write(config, "a").unlink()
+    found = json.loads(run("batches", "versions", "a", "--json").output)
+    assert [(one["version"], one["deliveries"]) for one in found] == [(1, 1), (2, 2), (3, 1)]
+    assert found[1]["changes"] == ["retry.attempts: 5 → 2"]
+    assert "hunter22" not in json.dumps(found)
+    assert any(one.startswith("notes: ") for one in found[2]["changes"])
+
+
 @pytest.mark.req("R014")
 def test_a_dry_run_shows_what_would_change_and_writes_nothing(config):
     before = write(config, "a").read_text()

@@ -226,6 +226,30 @@ def delete(
     typer.echo(f"Batch {batch} is deleted; its history stays in the lead store.")
 
 
+@app.command()
+def versions(
+    batch: Annotated[str, typer.Argument(help="The batch's id.")], *, as_json: AsJson = False
+) -> None:
+    """List the configurations that ever ran, and what changed from one to the next; also of a deleted batch."""
+    from leadferry.connections import lead_store
+    from leadferry.lifecycle.versions import versions as versions_of
+
+    found = versions_of(lead_store(), batch)
+    rows = [
+        {
+            "version": one.number,
+            "first_used_at": one.first_used_at,
+            "deliveries": one.deliveries,
+            "sha256": one.sha256,
+            "changes": list(one.changes) if as_json else "\n".join(one.changes),
+        }
+        for one in found
+    ]
+    columns = ["version", "first_used_at", "deliveries", "sha256", "changes"]
+    brief = ["version", "first_used_at", "deliveries", "changes"]
+    show(rows, as_json=as_json, title=f"Versions of {batch}", columns=columns, brief=brief)
+
+
 @app.command("test")
 def deliver_test(
     batch: Annotated[str, typer.Argument(help="The batch's id.")],

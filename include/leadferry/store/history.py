@@ -69,6 +69,25 @@ def unsettled(database: Database, batch_id: str) -> Rows:
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def configs(database: Database, batch_id: str) -> Rows:
+    """List the configurations with which a batch's deliveries ran, the oldest first: config, hash, since, how often."""
+    query = (
+        select(
+            batch_config.c.config,
+            batch_config.c.sha256,
+            batch_config.c.first_used_at,
+            func.count(delivery.c.id).label("deliveries"),
+        )
+        .join(batch, batch.c.no == batch_config.c.batch_no)
+        .join(delivery, delivery.c.config_id == batch_config.c.id)
+        .where(batch.c.id == batch_id)
+        .group_by(batch_config.c.id)
+        .order_by(batch_config.c.id)
+    )
+    with database.transaction() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def was_tested(database: Database, batch_id: str, config: Mapping[str, Any]) -> bool:
     """Tell whether a test delivery of exactly this configuration arrived; whether it was enabled does not count."""
     asked = {**config, "enabled": None}
