@@ -32,9 +32,7 @@ def test_a_key_that_is_not_there_is_added_with_what_holds_it():
 
 
 def test_a_place_in_a_list_is_a_number():
-    assert 'to: "Mobile"' in edit.changed(TEXT, {"fields.1.to": "Mobile"}) or "to: Mobile" in edit.changed(
-        TEXT, {"fields.1.to": "Mobile"}
-    )
+    assert '  - to: "Mobile"\n    from: phone\n' in edit.changed(TEXT, {"fields.1.to": "Mobile"})
 
 
 def test_none_removes_a_key_and_removing_what_is_not_there_changes_nothing():
