@@ -3,19 +3,23 @@
 import dataclasses
 import email
 import email.policy
+import re
 
 import pytest
 
 from contracts.destination_contract import find, send
 from leadferry.destinations.base import OutgoingFile
 from leadferry.destinations.email import Email
+from leadferry.destinations.email.message import estimate
 from leadferry.errors import (
     AuthenticationError,
+    DeliveryError,
     DestinationBusyError,
     HostKeyError,
     MessageRefusedError,
     OutcomeUnknownError,
     PermanentDeliveryError,
+    QuotaError,
     RejectedPolicyError,
     TooLargeError,
     TransferInterruptedError,
@@ -298,3 +302,186 @@ def test_bytes_that_changed_in_the_archive_are_never_mailed(destination, server,
 def test_the_model_survives_json(destination):
     assert destination == Email.model_validate(destination.model_dump(mode="json"))
     assert destination.pool == "leadferry_email_mail"
+
+
+def changed(destination, **keys):
+    return Email.model_validate({**destination.model_dump(mode="json"), **keys})
+
+
+@pytest.mark.req("F38")
+@pytest.mark.parametrize(
+    ("mode", "to", "cc"),
+    [
+        ("one_per_recipient", "leads@acme.example", None),
+        ("bcc", "undisclosed-recipients:;", None),
+        ("together", "leads@acme.example, boss@acme.example", "desk@acme.example"),
+    ],
+)
+def test_recipients_see_of_each_other_what_the_mode_says(destination, server, make_parcel, mode, to, cc):  # noqa: PLR0913, PLR0917  (parameters and fixtures)
+    mail = changed(destination, mode=mode, cc=[cc] if cc else [], bcc=["hidden@acme.example"])
+    everybody = mail.addressees()
+    with mail.open() as session:
+        for one in everybody:
+            session.send(make_parcel(b"x", key=f"7 {one}", addressee=one))
+    messages = received(server)
+    assert everybody == [message["X-Envelope-To"] for message in messages]
+    assert (messages[0]["To"], messages[0]["Cc"]) == (to, cc)
+    seen = [set(re.findall(r"[a-z]+@acme", f"{one['To']} {one['Cc']}")) for one in messages]
+    assert all("hidden@acme" not in shown for shown in seen[:-1])
+    different = len(everybody) if mode == "one_per_recipient" else 1
+    assert different == len({message["Message-ID"] for message in messages})
+
+
+@pytest.mark.req("R125")
+def test_from_is_what_the_batch_file_says_whatever_the_connection_says(destination, server, mail):
+    send(changed(destination, sender="desk@acme.example", sender_name="Läd, Ferry"), mail)
+    (message,) = received(server)
+    assert message["From"].addresses[0].display_name == "Läd, Ferry"
+    assert "desk@acme.example" == message["From"].addresses[0].addr_spec == message["X-Envelope-From"]
+    assert "from desk@acme.example" in changed(destination, sender="desk@acme.example").where
+
+
+REPLIES = [
+    ("450 4.2.0 greylisted", DestinationBusyError),
+    ("450 4.2.2 mailbox full for now", DestinationBusyError),
+    ("451 4.7.1 greylisted by policy", DestinationBusyError),
+    ("452 4.3.1 no room now", DestinationBusyError),
+    ("452 4.5.3 too many recipients", DestinationBusyError),
+    ("421 4.7.28 unusual rate", DestinationBusyError),
+    ("550 no such user", MessageRefusedError),
+    ("550 5.1.1 no such user", MessageRefusedError),
+    ("550 5.1.2 no such host", MessageRefusedError),
+    ("553 5.1.3 bad syntax", MessageRefusedError),
+    ("550 5.1.10 null MX", MessageRefusedError),
+    ("550 5.2.1 mailbox disabled", MessageRefusedError),
+    ("552 5.2.2 mailbox full", QuotaError),
+    ("552 mailbox exceeded", TooLargeError),
+    ("552 5.2.3 too long for this mailbox", TooLargeError),
+    ("552 5.3.4 too big for the system", TooLargeError),
+    ("554 5.3.1 system full", QuotaError),
+    ("550 5.4.1 no route", MessageRefusedError),
+    ("554 5.6.0 bad content", MessageRefusedError),
+    ("550 5.7.0 policy", RejectedPolicyError),
+    ("550 5.7.1 relaying denied", RejectedPolicyError),
+    ("552 5.7.0 blocked attachment", RejectedPolicyError),
+    ("550 5.7.26 SPF and DKIM failed", RejectedPolicyError),
+    ("554 5.7.1 spam", RejectedPolicyError),
+    ("550 5.7.509 DMARC", RejectedPolicyError),
+    ("550 5.7.8 credentials", AuthenticationError),
+    ("550 5.7.13 account disabled", AuthenticationError),
+    ("530 5.7.0 authenticate first", AuthenticationError),
+    ("535 5.7.3 not authenticated", AuthenticationError),
+]
+
+
+@pytest.mark.req("R126", "R200")
+def test_the_status_code_decides_and_only_what_passes_is_tried_again(destination, server, make_parcel):
+    """One connection for all of them: after a refusal it is fit for the next message."""
+    found = {}
+    with destination.open() as session:
+        for answer, _ in REPLIES:
+            server.faults.rcpt["leads@acme.example"] = f"{answer} of Ada Lovelace"
+            with pytest.raises(DeliveryError) as caught:
+                session.send(make_parcel(b"x", addressee="leads@acme.example"))
+            found[answer] = caught.value
+        server.faults.rcpt.clear()
+        session.send(make_parcel(b"x", addressee="leads@acme.example"))
+    assert {answer: type(error) for answer, error in found.items()} == dict(REPLIES)
+    assert all(error.retry == answer.startswith("4") for answer, error in found.items())
+    assert not any("Ada" in str(error) for error in found.values())
+    assert "SPF" in str(found["550 5.7.26 SPF and DKIM failed"])
+    assert "SMTP 550 5.7.26" in str(found["550 5.7.26 SPF and DKIM failed"])
+
+
+@pytest.mark.req("R125")
+def test_the_probe_asks_for_every_recipient_and_sends_nothing(destination, server, make_parcel):
+    nobody = make_parcel(b"x")
+    with destination.open() as session:
+        told = session.probe(nobody)
+        assert told == "mail from ferry@leadferry.example to 2 recipients would be accepted"
+        server.faults.rcpt["boss@acme.example"] = "550 5.1.1 no such user"
+        with pytest.raises(MessageRefusedError, match="1 of 2 recipients"):
+            session.probe(nobody)
+        assert "1 recipients" in session.probe(make_parcel(b"x", addressee="leads@acme.example"))
+        assert received(server) == []
+        session.send(make_parcel(b"x", addressee="leads@acme.example"))
+    assert len(received(server)) == 1
+
+
+def test_the_endpoint_is_the_connections(destination, server, connect):
+    assert destination.endpoint() == ("localhost", server.port)
+    connect("mail", server.announcement(), port=None, extra={"disable_ssl": False})
+    assert destination.endpoint() == ("localhost", 465)
+
+
+def test_the_access_log_tells_the_server_and_the_bytes_and_nobody(destination, mail, caplog):
+    caplog.set_level("INFO", logger="leadferry.access")
+    receipt = send(destination, mail)
+    lines = [record.getMessage() for record in caplog.records if record.name == "leadferry.access"]
+    assert [line.split()[0] for line in lines] == ["connect", "mail"]
+    assert f"ok {receipt.size} bytes" in lines[1]
+    assert all("smtp://localhost:" in line and "@" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"cc": ["c@acme.example"]}, "mode: together"),
+        ({"cc": ["A@acme.example"], "mode": "together"}, "twice"),
+        ({"to": [{"address": "a@acme.example", "subject": "x"}], "mode": "bcc"}, "one_per_recipient"),
+        ({"when_too_large": ["zip"]}, "needs max_message"),
+        ({"when_too_large": ["fail", "zip"], "max_message": "1MB"}, "nothing is tried after"),
+        ({"when_too_large": ["zip", "zip"], "max_message": "1MB"}, "each remedy once"),
+        ({"when_too_large": ["link"], "max_message": "1MB"}, "link_via"),
+        ({"link_via": "lake"}, "link_via"),
+        ({"chart": {"field": "state"}}, "exactly once"),
+        ({"html": "<img src='{{ mail.chart }}'>"}, "what it counts"),
+        ({"chart": {"field": "state"}, "html": "{{ mail.chart }}{{ mail.chart }}"}, "exactly once"),
+        ({"subject": "{{ mail.sumary }}"}, "did you mean mail.summary"),
+        ({"to": [{"address": "nobody"}]}, "one mail address"),
+        ({"sender_name": "a\nBcc: x@y"}, "pattern"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_when_the_file_is_read(keys, told):
+    with pytest.raises(ValueError, match=told):
+        Email.model_validate({"id": "mail", "to": ["a@acme.example"], "subject": "s", "body": "b", **keys})
+
+
+@pytest.mark.req("F40")
+@pytest.mark.parametrize("size", [0, 1, 56, 57, 58, 100_000])
+def test_the_estimate_is_never_below_the_truth_and_close_to_it(destination, server, make_parcel, size):
+    wanted = changed(destination, body=None, sender_name="Leadferry")
+    parcel = make_parcel(bytes(size), addressee="leads@acme.example", name="Gr\u00f6\u00dfe.csv")
+    receipt = send(wanted, parcel)
+    assert receipt.size <= estimate(wanted, parcel) <= receipt.size + 6000
+
+
+@pytest.mark.req("F40", "R114")
+def test_files_that_cannot_fit_are_refused_before_they_are_read(destination, make_parcel):
+    parcel = make_parcel(bytes(50_000), addressee="leads@acme.example")
+    parcel.file.path.unlink()
+    with pytest.raises(TooLargeError, match="max_message is 60000"):
+        send(changed(destination, max_message="60KB"), parcel)
+
+
+def test_every_setting_survives_json():
+    mail = Email.model_validate(
+        {
+            "id": "mail",
+            "to": [
+                "a@acme.example",
+                {"address": "b@acme.example", "body": "x", "html": "{{ mail.chart }}", "files": ["leads"]},
+                {"list": "buyers"},
+                {"role": "desk"},
+            ],
+            "bcc": ["c@acme.example"],
+            "subject": "s",
+            "chart": {"field": "state", "top": 3},
+            "max_message": "10MB",
+            "when_too_large": ["zip", "link"],
+            "link_via": "lake",
+            "link_expires": "2d",
+        }
+    )
+    assert mail == Email.model_validate(mail.model_dump(mode="json"))
+    assert mail.groups

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from leadferry.batch.explain import Layer, explain, locate
-from leadferry.batch.load import BATCHES, RECIPIENTS, ConfigReader, batch_ids, recipient_files
+from leadferry.batch.load import BATCHES, RECIPIENTS, ConfigReader, batch_ids, list_files, recipient_files
 from leadferry.batch.model import Batch, Recipient
 from leadferry.batch.problems import BatchFileError, Problem
 from leadferry.batch.problems import Path as KeyPath
@@ -63,6 +63,7 @@ def check(config: Path, *, only: str | None = None, now: datetime | None = None)
             found += error.problems
     if only is None:
         found += _unused_recipients(reader, report.batches)
+        found += _mailing_lists(reader)
         report.hints += _unread_files(reader)
     report.hints += _hints(reader, report)
     for fatal, problem in _keys(reader, report.batches, now=now or datetime.now(UTC)):
@@ -98,6 +99,15 @@ def _unused_recipients(reader: ConfigReader, batches: list[Batch]) -> Iterator[P
             yield from error.problems
         except ValidationError as error:
             yield from explain(error, [Layer(file=read)], Recipient)
+
+
+def _mailing_lists(reader: ConfigReader) -> Iterator[Problem]:
+    """Check all mailing lists, those that no batch names as well."""
+    for file in list_files(reader.config):
+        try:
+            reader.mailing_list(file.stem)
+        except BatchFileError as error:
+            yield from error.problems
 
 
 def _unread_files(reader: ConfigReader) -> Iterator[Problem]:

@@ -21,6 +21,14 @@ from pydantic import ValidationError
 from leadferry.batch.calendars import CalendarReader
 from leadferry.batch.explain import Layer, explain, locate
 from leadferry.batch.files import ID_PATTERN
+from leadferry.batch.mail_groups import (
+    LISTS,
+    MAIL_DOMAINS,
+    Groups,
+    MailingList,
+    allowed_domains,
+    read_list,
+)
 from leadferry.batch.model import Batch
 from leadferry.batch.problems import BatchFileError, Problem, did_you_mean
 from leadferry.batch.yaml_file import YamlFile, read_yaml
@@ -49,6 +57,11 @@ def batch_ids(config: Path) -> list[str]:
 def recipient_files(config: Path) -> list[Path]:
     """Return the files of all recipients, sorted."""
     return [file for file in _files(config / RECIPIENTS) if file.suffix == ".yaml"]
+
+
+def list_files(config: Path) -> list[Path]:
+    """Return the files of all mailing lists, sorted."""
+    return [file for file in _files(config / LISTS) if file.suffix == ".yaml"]
 
 
 def load_batch(batch_id: str, *, config: Path) -> Batch:
@@ -100,7 +113,26 @@ class ConfigReader:
             problems += [problem for problem in more if (problem.file, problem.path) not in told]
         if problems:
             raise BatchFileError.of(problems)
-        return batch
+        return self._with_mail_groups(batch, merged)
+
+    def _with_mail_groups(self, batch: Batch, merged: Merged) -> Batch:
+        groups = Groups(
+            lists=self.mailing_list,
+            names=lambda: [file.stem for file in list_files(self.config)],
+            domains=allowed_domains(merged.defaults),
+        )
+        found = groups.resolve(batch, merged.layers)
+        if groups.problems:
+            raise BatchFileError.of(groups.problems)
+        return found
+
+    def mailing_list(self, name: str) -> MailingList:
+        """Return a list of mail recipients.
+
+        Raises:
+            BatchFileError: the file cannot be read, or is none.
+        """
+        return read_list(self.read(self.config / LISTS / f"{name}.yaml"))
 
     def merge(self, batch_id: str) -> Merged:
         """Put a batch together from its files, as far as they can be read.
@@ -261,7 +293,7 @@ class Merged:
         defaults = self.defaults.data if self.defaults else {}
         part = about.get("batch")
         part = part if isinstance(part, dict) else {}
-        merged = _merged(_without(defaults, NAMING), part, batch)
+        merged = _merged(_without(defaults, NAMING, MAIL_DOMAINS), part, batch)
         _set_timezone(merged, [batch, {"timezone": about.get("timezone"), **part}, defaults])
         self.data = {
             **merged,
@@ -344,8 +376,8 @@ def _error(
     return BatchFileError.of([_problem(file, path, text, line=line)])
 
 
-def _without(data: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name != key}
+def _without(data: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name not in keys}
 
 
 def _merged(*parts: Mapping[str, Any]) -> dict[str, Any]:

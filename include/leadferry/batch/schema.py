@@ -28,6 +28,11 @@ _FIELDS = {
         "format": "regex",
         "description": "Pattern that names of batches should fit; checked by `leadferry check`, not inherited.",
     },
+    "mail_domains": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "The only domains that leads may be mailed to, such as acme.example or '*.acme.example'; not inherited.",
+    },
 }
 
 
@@ -37,7 +42,8 @@ def file_schema(kind: Kind = "batch") -> dict[str, Any]:
     if kind == "batch":
         return _document(schema, title="Leadferry batch", required=["name"])
     if kind == "defaults":
-        schema["properties"]["naming"] = _FIELDS["naming"]
+        for key in ("naming", "mail_domains"):
+            schema["properties"][key] = _FIELDS[key]
         return _document(schema, title="Leadferry defaults", required=[])
     return _recipient_schema(schema)
 
