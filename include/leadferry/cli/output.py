@@ -9,7 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+_ENDLESS = 100_000
+"""Columns of a terminal in which everything fits."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -24,6 +28,8 @@ def show(
 ) -> None:
     """Print rows as a table, or as a JSON list of objects with the same keys.
 
+    Where the terminal is too narrow for the table, each row is told line by line.
+
     Args:
         rows: mappings that have all `columns`.
         as_json: print JSON.
@@ -36,12 +42,40 @@ def show(
             json.dumps([{name: row[name] for name in columns} for row in rows], default=_plain, indent=2)
         )
         return
+    names = list(brief or columns)
+    texts = [["" if row[name] is None else _plain(row[name]) for name in names] for row in rows]
+    table = _table(title, names, texts)
+    console = Console()
+    wide = console.options.update(max_width=_ENDLESS)
+    if texts and console.measure(table, options=wide).maximum > console.width:
+        # Folded cells cannot be read: one line per value instead, as psql does in its expanded display.
+        console.print(title)
+        for number, values in enumerate(texts, start=1):
+            console.rule(str(number), align="left")
+            console.print(_record(names, values))
+        return
+    console.print(table)
+
+
+def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left")
-    for name in brief or columns:
-        table.add_column(name.replace("_", " "), overflow="fold")
+    for name in names:
+        table.add_column(_heading(name), no_wrap=True)
     for row in rows:
-        table.add_row(*("" if row[name] is None else _plain(row[name]) for name in brief or columns))
-    Console().print(table)
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _record(names: Sequence[str], values: Sequence[str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in zip(names, values, strict=True):
+        if value:
+            table.add_row(_heading(name), escape(value))
+    return table
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _plain(value: Any) -> str:

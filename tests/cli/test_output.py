@@ -1,0 +1,34 @@
+"""How listings look in a terminal."""
+
+import json
+
+import pytest
+
+from leadferry.cli.output import show
+
+ROWS = [{"id": 1, "text": "x" * 50, "reason": None}, {"id": 2, "text": "[bold]y", "reason": "late"}]
+
+
+def shown(capsys, monkeypatch, *, width, **keys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    show(ROWS, title="Things", columns=["id", "text", "reason"], **{"as_json": False, **keys})
+    return capsys.readouterr().out
+
+
+def test_a_table_that_fits_has_one_line_per_row(capsys, monkeypatch):
+    out = shown(capsys, monkeypatch, width=100)
+    assert sum("x" * 50 in line for line in out.splitlines()) == 1
+    assert "[bold]y" in out
+
+
+def test_a_table_that_does_not_fit_is_told_line_by_line_and_nothing_is_cut(capsys, monkeypatch):
+    out = shown(capsys, monkeypatch, width=60)
+    assert "x" * 50 in out
+    assert "late" in out
+    assert "[bold]y" in out
+    assert max(map(len, out.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("width", [20, 100])
+def test_json_is_the_same_in_every_terminal(capsys, monkeypatch, width):
+    assert json.loads(shown(capsys, monkeypatch, width=width, as_json=True)) == ROWS
