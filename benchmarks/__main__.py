@@ -18,6 +18,7 @@ BENCHMARKS = {
     "B4": "b4_history",
     "B5": "b5_dags",
     "FORMATS": "formats",
+    "R237": "r237_pace",
 }
 
 

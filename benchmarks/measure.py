@@ -97,14 +97,15 @@ class Number:
     def to_reach(self) -> str:
         """What was asked for; empty for a number that only explains another."""
         if self.at_most is not None:
-            return f"<= {self.at_most:g} {self.unit}"
+            least = "" if self.at_least is None else f"{self.at_least:g} to "
+            return f"{least or '<= '}{self.at_most:g} {self.unit}"
         return f">= {self.at_least:g} {self.unit}" if self.at_least is not None else ""
 
     @property
     def reached(self) -> bool | None:
         """Whether it is what was asked for; None where nothing was."""
         if self.at_most is not None:
-            return self.value <= self.at_most
+            return (self.at_least or 0) <= self.value <= self.at_most
         return self.value >= self.at_least if self.at_least is not None else None
 
     def as_json(self) -> dict[str, Any]:

@@ -163,7 +163,15 @@ class OpenSshHarness(SftpHarness):
 
     def put(self, name, data):
         super().put(name, data)
-        shutil.chown(self.folder / name, "nobody")
+        self._give_away()
+
+    def leave_partial(self, parcel, data):
+        super().leave_partial(parcel, data)
+        self._give_away()
+
+    def _give_away(self):
+        for path in self.folder.iterdir():
+            shutil.chown(path, "nobody")
 
 
 @pytest.fixture
@@ -188,6 +196,34 @@ class TestSftpOnOpenSsh(FileStoreContract):
             connect("stranger", openssh.announcement(), port=wire.port, extra={"private_key": stranger})
             made.wrong_credentials = made.destination.model_copy(update={"connection": "stranger"})
             yield made
+
+    @pytest.mark.req("F05")
+    @pytest.mark.parametrize("how", PUBLISH)
+    @pytest.mark.parametrize("standing", [None, b"yesterday's"], ids=["free", "overwriting"])
+    def test_every_way_of_publishing_works_on_openssh(  # noqa: PLR0913, PLR0917  (parameters and fixtures)
+        self, harness, openssh, parcel, content, next_try, how, standing
+    ):
+        uploads = openssh.root / "uploads"
+        harness.publishing(how, uploads=uploads if how == "temp_directory" else None)
+        if how == "temp_directory":
+            shutil.chown(uploads, "nobody")
+            harness.destination = _with(harness.destination, temporary_directory=str(uploads))
+            harness.folder = openssh.root / "inbound"
+            harness.folder.mkdir()
+            shutil.chown(harness.folder, "nobody")
+            harness.destination = _with(harness.destination, directory=str(harness.folder))
+        if standing:
+            harness.put("leads.csv", standing)
+        destination = (
+            _with(harness.destination, on_name_taken="overwrite") if standing else harness.destination
+        )
+        send(destination, parcel)
+        assert harness.visible() == {"leads.csv": content}
+        assert find(destination, next_try(parcel)).sha256 == parcel.file.sha256
+        harness.leave_partial(parcel.named("next.csv"), content[:1000])
+        send(destination, next_try(parcel).named("next.csv"))
+        assert harness.visible() == {"leads.csv": content, "next.csv": content}
+        assert harness.remains() == []
 
     def test_the_rename_of_openssh_never_replaces(self, harness, parcel, monkeypatch):
         """Another file appears after our look: plain rename must fail, and we must not go on with posix-rename."""
@@ -731,7 +767,7 @@ def test_a_file_that_may_not_be_read_cannot_be_told_from_ours(harness, parcel, c
 def test_a_server_that_stops_reading_is_given_up(harness, parcel):
     harness.server.faults.stalls = True
     with pytest.raises((ConnectTimeoutError, TransferInterruptedError)) as caught:
-        send(harness.destination.model_copy(update={"timeout": 1}), parcel)
+        send(harness.destination.model_copy(update={"timeout": 0.4}), parcel)
     assert caught.value.retry
     assert harness.visible() == {}
 
