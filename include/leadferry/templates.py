@@ -90,13 +90,20 @@ def _compiled(text: str) -> CompiledTemplate:
 Known = Mapping[str, Mapping[str, type]]
 
 
-def compile_template(text: str, *, without: Iterable[str] = (), also: Known = MappingProxyType({})) -> None:
+def compile_template(
+    text: str,
+    *,
+    without: Iterable[str] = (),
+    also: Known = MappingProxyType({}),
+    free: Iterable[str] = (),
+) -> None:
     """Check a template without rendering it.
 
     Args:
         text: as written in the batch file.
         without: variables that are not known yet where this template is used, such as `file.name` in a file's name.
         also: variables that only this template has, group by group, as in `VARIABLES`.
+        free: variables that only this template has and whose parts nobody can check, such as a lead's fields.
 
     Raises:
         BatchConfigError: a syntax error, or a variable, filter or test that does not exist; says the line in the template.
@@ -107,7 +114,7 @@ def compile_template(text: str, *, without: Iterable[str] = (), also: Known = Ma
     try:
         tree = _environment().parse(text)
         _check_constructs(tree)
-        _check_names(tree, known)
+        _check_names(tree, known, free=frozenset(free))
         _check_variables(tree, known)
         _environment().compile(tree)
     except TemplateSyntaxError as error:
@@ -163,8 +170,8 @@ def _check_constructs(tree: nodes.Template) -> None:
             _refuse(found, f"there is no {kind} {found.name!r}; {_suggest(found.name, known)}")
 
 
-def _check_names(tree: nodes.Template, known: Known) -> None:
-    unknown = meta.find_undeclared_variables(tree) - known.keys() - _environment().globals.keys()
+def _check_names(tree: nodes.Template, known: Known, *, free: frozenset[str]) -> None:
+    unknown = meta.find_undeclared_variables(tree) - known.keys() - _environment().globals.keys() - free
     for node in tree.find_all(nodes.Name):
         if node.name in known and node.ctx != "load":
             _refuse(node, f"{node.name!r} is a variable of every template and cannot be set")

@@ -274,6 +274,14 @@ class Batch(_Model):
         return self
 
     @model_validator(mode="after")
+    def _destinations_take_the_labels(self) -> Self:
+        labels = [field.to for field in self.fields]
+        for index, destination in enumerate(self.destinations):
+            for problem in destination.problems(labels):
+                raise _blame("destinations", index, text=problem)
+        return self
+
+    @model_validator(mode="after")
     def _recipient_may_get_the_fields(self) -> Self:
         if self.recipient.allowed_fields is None:
             return self

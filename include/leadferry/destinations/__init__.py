@@ -9,7 +9,8 @@ from pydantic import Field
 from leadferry.destinations.email import Email
 from leadferry.destinations.folder import Folder
 from leadferry.destinations.ftp import Ftp
+from leadferry.destinations.http import Http
 from leadferry.destinations.s3 import S3
 from leadferry.destinations.sftp import Sftp
 
-Destination = Annotated[Folder | Sftp | Ftp | Email | S3, Field(discriminator="type")]
+Destination = Annotated[Folder | Sftp | Ftp | Email | S3 | Http, Field(discriminator="type")]

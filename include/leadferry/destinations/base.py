@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -328,6 +328,10 @@ class DestinationBase(BaseModel, abc.ABC):
     def may_rename(self) -> bool:
         """Whether a file whose name is taken goes under the next free one; see `FileStore.on_name_taken`."""
         return False
+
+    def problems(self, columns: Sequence[str]) -> list[str]:  # noqa: ARG002  (most destinations take any name)
+        """Say which of the mapped columns' names this destination cannot have, a sentence each; asked by the check."""
+        return []
 
     def addressees(self) -> list[str | None]:
         """Return who gets a parcel of their own; `[None]` where the destination is the addressee."""

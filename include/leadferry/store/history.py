@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, func, literal, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from leadferry.errors import StoreError
-from leadferry.states import DeliveryKind, DeliveryState
+from leadferry.states import Answer, DeliveryKind, DeliveryState, DispatchState
 from leadferry.store.database import Database
 from leadferry.store.ledger import StoredFile
 from leadferry.store.tables import (
@@ -22,6 +23,8 @@ from leadferry.store.tables import (
     file,
     lead,
     pending,
+    request,
+    response,
     withheld,
 )
 
@@ -123,7 +126,7 @@ def deliveries(database: Database, batch_id: str, *, limit: int = 20) -> Rows:
         )
     ]
     newest = (
-        select(*columns, _files_of(delivery.c.id), _dispatches_of(delivery.c.id))
+        select(*columns, _files_of(delivery.c.id), _dispatches_of(delivery.c.id), _answers_to(delivery.c.id))
         .join(batch, batch.c.no == delivery.c.batch_no)
         .where(batch.c.id == batch_id)
         .order_by(delivery.c.id.desc())
@@ -142,6 +145,22 @@ def _dispatches_of(delivery_id: ColumnElement[int]) -> ColumnElement[Any]:
     confirmed = func.count().filter(dispatch.c.state == "confirmed")
     counts = select(func.concat(confirmed, " of ", func.count())).where(dispatch.c.delivery_id == delivery_id)
     return counts.scalar_subquery().label("confirmed")
+
+
+def _answers_to(delivery_id: ColumnElement[int]) -> ColumnElement[Any]:
+    """Count the buyers' final answers: `180 accepted, 20 rejected`; NULL where no buyer answers lead by lead."""
+    counts = (
+        select(func.concat(func.count(), " ", response.c.outcome).label("told"), response.c.outcome)
+        .join(request, request.c.id == response.c.request_id)
+        .join(dispatch, dispatch.c.id == request.c.dispatch_id)
+        .where(dispatch.c.delivery_id == delivery_id, response.c.outcome != Answer.RETRY)
+        .group_by(response.c.outcome)
+        .correlate(delivery)
+        .subquery()
+        .lateral()
+    )
+    told = func.string_agg(counts.c.told, aggregate_order_by(literal(", "), counts.c.outcome))
+    return select(told).scalar_subquery().label("answers")
 
 
 def dispatches(database: Database, delivery_id: int) -> Rows:
@@ -188,10 +207,14 @@ def lead_history(database: Database, lead_id: int) -> Rows:
     Raises:
         StoreError: there is no such lead.
     """
-    delivered = (delivery_lead.c.outcome == "included") & delivery.c.state.in_(
+    sent = (delivery_lead.c.outcome == "included") & delivery.c.state.in_(
         [DeliveryState.DELIVERED, DeliveryState.PARTIAL]
     )
-    outcome = case((delivered, literal("delivered")), else_=delivery_lead.c.outcome)
+    outcome = case(
+        (sent & _somebody_has_it(), literal("delivered")),
+        (sent, literal("unanswered")),
+        else_=delivery_lead.c.outcome,
+    )
     went = (
         select(
             batch.c.id.label("batch"),
@@ -220,6 +243,44 @@ def lead_history(database: Database, lead_id: int) -> Rows:
             for row in connection.execute(waits)
         ]
     return [*past, *now]
+
+
+def _somebody_has_it() -> ColumnElement[bool]:
+    """Tell a lead of a delivery that a destination confirmed, or a buyer accepted, from one that still waits in it."""
+    confirmed = select(literal(1)).where(
+        dispatch.c.delivery_id == delivery.c.id, dispatch.c.state == DispatchState.CONFIRMED
+    )
+    accepted = select(literal(1)).where(
+        response.c.delivery_id == delivery.c.id,
+        response.c.lead_id == delivery_lead.c.lead_id,
+        response.c.outcome == Answer.ACCEPTED,
+    )
+    return confirmed.exists() | accepted.exists()
+
+
+def answers_to_lead(database: Database, lead_id: int) -> Rows:
+    """List what buyers' APIs said to a lead, oldest first; an outcome `retry` was followed by another sending."""
+    query = (
+        select(
+            response.c.at,
+            batch.c.id.label("batch"),
+            response.c.delivery_id.label("delivery"),
+            dispatch.c.destination,
+            response.c.outcome,
+            response.c.status_code.label("status"),
+            response.c.buyer_id,
+            response.c.price,
+            response.c.message,
+        )
+        .join(request, request.c.id == response.c.request_id)
+        .join(dispatch, dispatch.c.id == request.c.dispatch_id)
+        .join(delivery, delivery.c.id == response.c.delivery_id)
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(response.c.lead_id == lead_id, delivery.c.kind != DeliveryKind.TEST)
+        .order_by(response.c.id)
+    )
+    with database.transaction() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def get_file(database: Database, file_id: int) -> StoredFile:

@@ -159,7 +159,7 @@ class Responses:
             },
             where=request.c.state.in_([RequestState.OPEN, RequestState.SENDING]),
         )
-        if connection.execute(intent).rowcount != len(rows):
+        if len(connection.scalars(intent.returning(request.c.id)).all()) != len(rows):
             raise StoreError(
                 f"A request of dispatch {self.dispatch_id} was answered before it was sent again"
             )
@@ -217,12 +217,12 @@ def _answer_row(answer: LeadAnswer, reply: Reply, *, request_id: int, delivery_i
 def final_answers(connection: Connection, dispatch_id: int) -> dict[Answer, int]:
     """Count the leads of a dispatch by their final answer."""
     query = (
-        select(response.c.outcome, func.count())
+        select(response.c.outcome, func.count().label("leads"))
         .join(request, request.c.id == response.c.request_id)
         .where(request.c.dispatch_id == dispatch_id, response.c.outcome != Answer.RETRY)
         .group_by(response.c.outcome)
     )
-    return dict(connection.execute(query).tuples().all())
+    return {row.outcome: row.leads for row in connection.execute(query)}
 
 
 def has_answers(connection: Connection, delivery_id: int) -> bool:
