@@ -162,10 +162,16 @@ def show_lead(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show where a lead waits and where it went, without its data."""
+    """Show where a lead waits, where it went and what buyers' APIs said to it, without its data."""
     from leadferry.connections import lead_store
-    from leadferry.store.history import lead_history
+    from leadferry.store.history import answers_to_lead, lead_history
 
-    rows = lead_history(lead_store(), lead_id)
+    database = lead_store()
+    rows, answers = lead_history(database, lead_id), answers_to_lead(database, lead_id)
+    for row in rows:
+        row["answers"] = [one for one in answers if one["delivery"] == row["delivery"]]
     columns = ["batch", "delivery", "outcome", "reason", "at"]
-    show(rows, as_json=as_json, title=f"Lead {lead_id}", columns=columns)
+    show(rows, as_json=as_json, title=f"Lead {lead_id}", columns=[*columns, "answers"], brief=columns)
+    if answers and not as_json:
+        told = ["at", "batch", "destination", "outcome", "status", "buyer_id", "price", "message"]
+        show(answers, as_json=False, title="What buyers answered, the newest last", columns=told)

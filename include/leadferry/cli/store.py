@@ -43,9 +43,10 @@ def deliveries(
     as_json: AsJson = False,
 ) -> None:
     """List a batch's deliveries: when, how many leads, what became of them."""
-    columns = ["id", "number", "state", "included", "withheld", "confirmed", "files", "departs_at", "reason"]
+    columns = ["id", "number", "state", "included", "withheld", "confirmed", "answers"]
+    columns += ["files", "departs_at", "reason"]
     rows = history.deliveries(lead_store(), batch, limit=count)
-    brief = ["id", "state", "included", "withheld", "departs_at", "files", "reason"]
+    brief = ["id", "state", "included", "withheld", "answers", "departs_at", "files", "reason"]
     show(rows, as_json=as_json, title=f"Deliveries of {batch}", columns=columns, brief=brief)
 
 
