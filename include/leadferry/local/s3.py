@@ -128,7 +128,9 @@ def refuse(start: StartResponse, *, status: str, code: str) -> Iterable[bytes]:
 
 def _key_checked(store: WSGIApplication, *, keys: Mapping[str, str]) -> WSGIApplication:
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        found = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+        # In a header, or in a link that was signed for somebody without a key.
+        said = f"{environ.get('HTTP_AUTHORIZATION', '')} {environ.get('QUERY_STRING', '')}"
+        found = re.search(r"(?:Credential|AWSAccessKeyId)=([^/&%]+)", said)
         if found is None or found[1] not in keys:
             return refuse(start, status="403 Forbidden", code="InvalidAccessKeyId")
         return store(environ, start)
