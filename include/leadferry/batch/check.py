@@ -138,10 +138,10 @@ def _hints(reader: ConfigReader, report: Report) -> Iterator[Problem]:
 def _keys(reader: ConfigReader, batches: list[Batch], *, now: datetime) -> Iterator[tuple[bool, Problem]]:
     """Yield what is wrong with the keys in `keys/`, and whether it stops deliveries already; connections are not asked."""
     for batch in batches:
-        for index, file in enumerate(batch.files):
+        for kind, index, file in batch.files_and_bundles:
             told = file.packing.key_problems(config=reader.config, now=now, ahead=AHEAD, connections=False)
             for one in told:
-                yield one.fatal, _hint(reader, batch, ("files", index, "encrypt"), str(one))
+                yield one.fatal, _hint(reader, batch, (kind, index, "encrypt"), str(one))
 
 
 def _same_names(reader: ConfigReader, batch: Batch, same: list[str]) -> Iterator[Problem]:
@@ -176,10 +176,10 @@ def _doubts(batch: Batch) -> Iterator[tuple[KeyPath, str]]:
         yield ("select", "rules"), "no rules: every lead of these flows is delivered"
     if not batch.recipient.contacts:
         yield ("recipient", "contacts"), "nobody to call at the recipient when a delivery fails"
-    for index, file in enumerate(batch.files):
-        if "delivery." not in file.name:
+    for kind, index, file in batch.files_and_bundles:
+        if "delivery." not in file.name and (kind == "bundles" or file in batch.loose_files):
             told = "the same name every time: the second delivery will conflict with the first; use {{ delivery.number }}"
-            yield ("files", index, "name"), told
+            yield (kind, index, "name"), told
     for index, destination in enumerate(batch.destinations):
         if getattr(destination, "allow_plaintext", False):
             told = "unencrypted: whoever is on the way can read the leads and the password"

@@ -153,7 +153,11 @@ def _where(batch: Batch) -> Iterator[str]:
     yield "## Where"
     yield ""
     yield from _table(
-        ("File", "Name", "Format"), ((one.id, one.name, one.format.type) for one in batch.files)
+        ("File", "Name", "Format"),
+        (
+            *((one.id, one.name, one.format.type) for one in batch.files),
+            *((one.id, one.name, f"zip of {', '.join(one.files)}") for one in batch.bundles),
+        ),
     )
     yield ""
     rows = (

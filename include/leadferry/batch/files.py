@@ -12,6 +12,7 @@ from leadferry.batch.control import Control
 from leadferry.formats import Format
 from leadferry.packing import Compression, Encryption
 from leadferry.packing.pipeline import Packing
+from leadferry.packing.zip import Zip
 from leadferry.templates import FileNameTemplate, Template
 from leadferry.units import Size
 
@@ -129,6 +130,37 @@ class OutputFile(_Model):
             raise ValueError(
                 "the number of parts is not known beforehand with split.bytes; leave {{ file.parts }} out"
             )
+        return self
+
+
+class Bundle(_Model):
+    """One zip file that holds several files, or all parts of one, and goes in their place."""
+
+    id: str = Field(pattern=ID_PATTERN, description="Destinations name it under `files`, like a file.")
+    name: FileNameTemplate = Field(
+        description="Template of the zip file's name; .zip is added when it is not there."
+    )
+    files: list[str] = Field(
+        min_length=1, description="Ids of the files inside, in this order; they are not sent by themselves."
+    )
+    level: int = Field(default=6, ge=1, le=9, description="Of compression: 1 is fastest, 9 smallest.")
+    encrypt: Encryption | None = Field(
+        default=None, description="zip_aes, or pgp or age around the whole zip file."
+    )
+    checksum: Literal["sha256"] | None = Field(
+        default=None, description="Also send a file with the checksum of the zip file."
+    )
+
+    @property
+    def packing(self) -> Packing:
+        """What happens to the files inside."""
+        zipped = None if self.encrypt is not None and self.encrypt.compresses else Zip(level=self.level)
+        return Packing(compress=zipped, encrypt=self.encrypt)
+
+    @model_validator(mode="after")
+    def _can_be_packed(self) -> Self:
+        for problem in self.packing.problems(format_type="zip"):
+            raise ValueError(problem)
         return self
 
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from leadferry.batch.files import ID_PATTERN, DoneMarker, Manifest, OutputFile
+from leadferry.batch.files import ID_PATTERN, Bundle, DoneMarker, Manifest, OutputFile
 from leadferry.batch.routes import route_problems
 from leadferry.destinations import Destination
 from leadferry.destinations.email import Email
@@ -168,6 +168,9 @@ class Batch(_Model):
     files: list[OutputFile] = Field(
         default=[], description="The files; may be left out when every destination takes leads one by one."
     )
+    bundles: list[Bundle] = Field(
+        default=[], description="Zip files that hold several of the files and are sent in their place."
+    )
     manifest: Manifest | None = Field(default=None, description="Send a list of the files after them.")
     done_marker: DoneMarker | None = Field(
         default=None, description="Send an empty file after everything else."
@@ -198,16 +201,31 @@ class Batch(_Model):
         """Return the destination with this id."""
         return next(one for one in self.destinations if one.id == destination_id)
 
-    def files_for(self, destination_id: str) -> list[OutputFile]:
-        """Return the files that go to this destination, in the order of the batch file."""
+    @property
+    def loose_files(self) -> list[OutputFile]:
+        """The files that are sent by themselves, in no bundle."""
+        bundled = {file for bundle in self.bundles for file in bundle.files}
+        return [file for file in self.files if file.id not in bundled]
+
+    @property
+    def files_and_bundles(self) -> list[tuple[str, int, OutputFile | Bundle]]:
+        """Whatever has a name and a packing: the key of its list in the batch file, its place there, and itself."""
+        files = [("files", index, file) for index, file in enumerate(self.files)]
+        return [*files, *(("bundles", index, bundle) for index, bundle in enumerate(self.bundles))]
+
+    def files_for(self, destination_id: str) -> list[OutputFile | Bundle]:
+        """Return what goes to this destination: files in the order of the batch file, then bundles."""
         wanted = self.destination(destination_id).files
-        return [file for file in self.files if wanted is None or file.id in wanted]
+        sent: list[OutputFile | Bundle] = [*self.loose_files, *self.bundles]
+        return [one for one in sent if wanted is None or one.id in wanted]
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
         for what, key, ids in (
             ("files", "id", [file.id for file in self.files]),
             ("files", "name", [file.name for file in self.files]),
+            ("bundles", "id", [bundle.id for bundle in self.bundles]),
+            ("bundles", "name", [bundle.name for bundle in self.bundles]),
             ("destinations", "id", [destination.id for destination in self.destinations]),
             ("fields", "to", [field.to for field in self.fields]),
         ):
@@ -218,7 +236,7 @@ class Batch(_Model):
 
     @model_validator(mode="after")
     def _destinations_know_their_files(self) -> Self:
-        known = {file.id for file in self.files}
+        known = {file.id for _, _, file in self.files_and_bundles}
         for index, destination in enumerate(self.destinations):
             for position, wanted in enumerate(destination.files or []):
                 if wanted not in known:
@@ -269,7 +287,8 @@ class Batch(_Model):
 
     @model_validator(mode="after")
     def _files_can_go_where_they_should(self) -> Self:
-        for at, text in route_problems(self.files, self.destinations, [field.to for field in self.fields]):
+        labels = [field.to for field in self.fields]
+        for at, text in route_problems(self.files, self.bundles, self.destinations, labels):
             raise _blame(*at, text=text)
         return self
 

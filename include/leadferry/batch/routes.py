@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from leadferry.batch.files import OutputFile, Split
+from leadferry.batch.files import Bundle, OutputFile, Split
 from leadferry.destinations.base import DestinationBase
 
 Files = Sequence[OutputFile]
@@ -29,10 +29,10 @@ class Rendition:
 def renditions(files: Files, destinations: Destinations) -> Iterator[Rendition]:
     """Yield how each file is rendered: once for all destinations, and once more for those with smaller limits."""
     for file in files:
-        takers: dict[Split | None, list[str]] = {}
-        for destination in _takers(file, destinations):
-            takers.setdefault(_split(file, destination), []).append(destination.id)
-        for split, ids in (takers or {file.split: []}).items():
+        groups: dict[Split | None, list[str]] = {}
+        for destination in takers(file, destinations):
+            groups.setdefault(_split(file, destination), []).append(destination.id)
+        for split, ids in (groups or {file.split: []}).items():
             yield Rendition(
                 key=file.id if split == file.split else f"{file.id}.{ids[0]}",
                 file=file.model_copy(update={"split": split}),
@@ -40,7 +40,8 @@ def renditions(files: Files, destinations: Destinations) -> Iterator[Rendition]:
             )
 
 
-def _takers(file: OutputFile, destinations: Destinations) -> list[DestinationBase]:
+def takers(file: OutputFile | Bundle, destinations: Destinations) -> list[DestinationBase]:
+    """Return the destinations that get a file or bundle."""
     return [
         one for one in destinations if one.takes == "files" and (one.files is None or file.id in one.files)
     ]
@@ -56,16 +57,70 @@ def _split(file: OutputFile, destination: DestinationBase) -> Split | None:
     return Split(rows=min(rows, default=None), bytes=min(sizes, default=None))
 
 
-def route_problems(files: Files, destinations: Destinations, labels: Sequence[str]) -> Iterator[Problem]:
+def route_problems(
+    files: Files, bundles: Sequence[Bundle], destinations: Destinations, labels: Sequence[str]
+) -> Iterator[Problem]:
     """Yield what cannot be meant, with the place to correct; `labels` are those of the batch's fields."""
+    loose = [file for file in files if not any(file.id in bundle.files for bundle in bundles)]
+    yield from _bundle_problems(files, bundles)
     for index, destination in enumerate(destinations):
         at = ("destinations", index)
-        coming = [file for file in files if destination in _takers(file, [destination])]
+        coming = [file for file in loose if takers(file, [destination])]
+        zipped = [bundle for bundle in bundles if takers(bundle, [destination])]
+        yield from (((*at, key), text) for key, text in _bundle_limits(destination, zipped))
+        yield from (((*at, "files"), text) for text in _bundled_alone(destination, bundles))
         yield from (((*at, key), text) for key, text in _limit_problems(destination, coming))
         yield from (((*at, "segments"), text) for text in _segment_problems(destination, coming))
     for index, file in enumerate(files):
-        yield from ((("files", index, "segment"), text) for text in _homeless_segments(file, destinations))
+        if file in loose:
+            homeless = _homeless_segments(file, destinations)
+            yield from ((("files", index, "segment"), text) for text in homeless)
         yield from ((("files", index, *key), text) for key, text in _label_problems(file, labels))
+
+
+def _bundle_problems(files: Files, bundles: Sequence[Bundle]) -> Iterator[Problem]:
+    known = {file.id: file for file in files}
+    bundled: dict[str, str] = {}
+    for index, bundle in enumerate(bundles):
+        if bundle.id in known:
+            yield (
+                ("bundles", index, "id"),
+                f"there is a file {bundle.id!r} already; give the bundle another id",
+            )
+        for position, wanted in enumerate(bundle.files):
+            text = _unbundled(wanted, known, bundled.setdefault(wanted, bundle.id), bundle)
+            if text or wanted in bundle.files[:position]:
+                yield ("bundles", index, "files", position), text or f"{wanted!r} stands twice"
+
+
+def _unbundled(wanted: str, known: Mapping[str, OutputFile], owner: str, bundle: Bundle) -> str | None:
+    """Say why a file cannot be in a bundle; None when it can."""
+    if wanted not in known:
+        return f"there is no file {wanted!r}; known: {', '.join(sorted(known))}"
+    if owner != bundle.id:
+        return f"file {wanted!r} is in bundle {owner!r} already"
+    file = known[wanted]
+    if file.split is not None and file.split.bytes is not None:
+        return (
+            f"file {wanted!r} is divided by bytes, which cannot be done inside a zip file; divide it by rows"
+        )
+    if file.checksum:
+        return f"file {wanted!r} has a checksum of its own; leave it out, and give the bundle one"
+    return None
+
+
+def _bundle_limits(destination: DestinationBase, zipped: Sequence[Bundle]) -> Iterator[tuple[str, str]]:
+    for key in ("max_rows", "max_bytes", "segments"):
+        if getattr(destination, key) is not None:
+            for bundle in zipped:
+                yield key, f"bundle {bundle.id!r} goes whole and cannot be divided; leave one of the two out"
+
+
+def _bundled_alone(destination: DestinationBase, bundles: Sequence[Bundle]) -> Iterator[str]:
+    owners = {file: bundle.id for bundle in bundles for file in bundle.files}
+    for wanted in destination.files or []:
+        if wanted in owners:
+            yield f"file {wanted!r} is sent in bundle {owners[wanted]!r}; name that"
 
 
 def _limit_problems(destination: DestinationBase, coming: Files) -> Iterator[tuple[str, str]]:
@@ -100,10 +155,10 @@ def _segment_problems(destination: DestinationBase, coming: Files) -> Iterator[s
 
 def _homeless_segments(file: OutputFile, destinations: Destinations) -> Iterator[str]:
     """Every lead must go somewhere: a segment that no destination takes would vanish in a delivery that succeeds."""
-    takers = _takers(file, destinations)
-    if file.segment is None or not takers or any(one.segments is None for one in takers):
+    served = takers(file, destinations)
+    if file.segment is None or not served or any(one.segments is None for one in served):
         return
-    taken = {name for one in takers for name in one.segments or ()}
+    taken = {name for one in served for name in one.segments or ()}
     for name in file.segment.names:
         if name not in taken:
             yield f"no destination takes segment {name!r}; add it to the segments of one, or withhold those leads"

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from leadferry.archive import Archive
@@ -52,7 +52,8 @@ def store(archive: Archive, companion: Companion) -> RenderedFile:
 
 
 def _checksums(batch: Batch, delivery: Delivery, files: Sequence[RenderedFile]) -> Iterator[Companion]:
-    checked = {one.key for one in renditions(batch.files, batch.destinations) if one.file.checksum}
+    checked = {one.key for one in renditions(batch.loose_files, batch.destinations) if one.file.checksum}
+    checked |= {one.id for one in batch.bundles if one.checksum}
     for file in files:
         if file.key in checked:
             yield small_file(
@@ -92,6 +93,7 @@ def _manifest(manifest: Manifest, batch: Batch, delivery: Delivery, files: Seque
             "file": file.key.partition(".")[0],
             "part": file.part,
             "parts": parts[file.key],
+            **({"members": [_member(one) for one in file.members]} if file.members else {}),
         }
         for file in files
     ]
@@ -107,10 +109,33 @@ def _manifest(manifest: Manifest, batch: Batch, delivery: Delivery, files: Seque
     if manifest.format == "json":
         return (json.dumps({**head, "files": rows}, indent=2, ensure_ascii=False) + "\n").encode()
     table = io.StringIO()
-    writer = csv.DictWriter(table, [*head, *rows[0]], lineterminator="\r\n")
+    lines = list(_with_members(rows))
+    # What stands inside a bundle has its name in one more column; without bundles there is none.
+    writer = csv.DictWriter(table, list(head | lines[0] | lines[-1]), restval="", lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows({**head, **row} for row in rows)
+    writer.writerows({**head, **line} for line in lines)
     return table.getvalue().encode()
+
+
+def _member(member: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": member["name"],
+        "rows": member["rows"],
+        "bytes": member["size"],
+        "sha256": member["sha256"],
+        "file": member["key"],
+        "part": member["part"],
+    }
+
+
+def _with_members(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a table: after each bundle those of the files inside."""
+    for row in rows:
+        members = row.get("members", ())
+        yield {key: value for key, value in row.items() if key != "members"}
+        for member in members:
+            parts = sum(one["file"] == member["file"] for one in members)
+            yield {**member, "parts": parts, "inside": row["name"]}
 
 
 def small_file(  # noqa: PLR0913  (what a small file consists of)

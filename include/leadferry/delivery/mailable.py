@@ -200,8 +200,10 @@ class Loader:
         whole: Sequence[RenderedFile],
         charts: Sequence[RenderedFile],
     ) -> list[RenderedFile]:
-        known = renditions(self.batch.files, self.batch.destinations)
-        rendition = next(one for one in known if one.key == whole[0].key)
+        known = renditions(self.batch.loose_files, self.batch.destinations)
+        rendition = next((one for one in known if one.key == whole[0].key), None)
+        if rendition is None:
+            return list(whole)  # a bundle goes whole
         overhead = max(self._size(mail, addressee, [one, *charts]) - encoded(one.size) for one in whole)
         most = payload((mail.max_message or 0) - overhead - _SLACK)
         if most < _SMALLEST_PART:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leadferry.batch.model import Batch
-from leadferry.batch.routes import renditions
+from leadferry.batch.routes import renditions, takers
 from leadferry.delivery.records import RECORDS
 from leadferry.destinations.base import DestinationBase
 from leadferry.errors import RenderError
@@ -21,7 +21,9 @@ View = tuple[RenderedFile, ...]
 
 def views(batch: Batch, files: Sequence[RenderedFile]) -> dict[str, View]:
     """Say for each destination that takes files which of those with leads it gets."""
-    goes_to = {one.key: one.destinations for one in renditions(batch.files, batch.destinations)}
+    goes_to = {one.key: one.destinations for one in renditions(batch.loose_files, batch.destinations)}
+    for bundle in batch.bundles:
+        goes_to[bundle.id] = frozenset(one.id for one in takers(bundle, batch.destinations))
     return {
         destination.id: tuple(
             file

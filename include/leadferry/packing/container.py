@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self, runtime_checkable
 
 from leadferry.packing.base import PackingWriter, Valve
 
@@ -20,6 +20,14 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 _DEFLATED = 8
 _UNIX = 3
 _ONLY_OWNER = 0o100600 << 16
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """A packing that can hold several files."""
+
+    def container(self, out: BinaryIO) -> ZipContainer:
+        """Begin a zip file for several files on `out`, which stays open."""
 
 
 class ZipContainer:

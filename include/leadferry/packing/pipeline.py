@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from leadferry.packing.base import (
     CompressionBase,
@@ -16,6 +17,7 @@ from leadferry.packing.base import (
     PackingWriter,
     Valve,
 )
+from leadferry.packing.container import Holds, ZipContainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,30 @@ class Packing:
             compressed.finishes(writer)
             return compressed
         return writer if writer is not None else _plain(out)
+
+    @contextmanager
+    def container(self, out: BinaryIO, *, name: str, config: Path) -> Iterator[ZipContainer]:
+        """Open one zip file for several files; it is finished when the block ends, and given up after an exception.
+
+        Args:
+            out: gets the finished bytes, from start to end.
+            name: what the zip file is called before it is encrypted.
+            config: the folder that holds `keys/`.
+
+        Raises:
+            RenderError: a key or password cannot be used; nothing was written.
+        """
+        with ExitStack() as stack:
+            if isinstance(self.encrypt, Holds):
+                yield stack.enter_context(self.encrypt.container(out))
+            elif isinstance(self.compress, Holds):
+                below = out
+                if self.encrypt is not None:
+                    encrypted = self.encrypt.open(out, name=name, config=config)
+                    below = cast("BinaryIO", stack.enter_context(encrypted))
+                yield stack.enter_context(self.compress.container(below))
+            else:
+                raise TypeError("neither the compression nor the encryption is a zip file")
 
     def key_problems(
         self, *, config: Path, now: datetime, ahead: timedelta, connections: bool = True

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -70,6 +70,8 @@ class RenderedFile:
     archive_key: str
     segment: str = ""
     """The value that its leads share; empty where the file is not divided by one."""
+    members: Sequence[Mapping[str, Any]] = field(default=(), hash=False)
+    """Of a bundle, the files inside: `name`, `key`, `part`, `rows`, `size`, `sha256` each."""
 
 
 @dataclass(frozen=True, kw_only=True)

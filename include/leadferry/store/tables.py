@@ -203,6 +203,7 @@ file = Table(
     Column("size", BigInteger, nullable=False),
     Column("rows", Integer, nullable=False),
     Column("segment", Text, nullable=False, server_default=""),
+    Column("members", JSONB, nullable=False, server_default="[]"),
     Column("media_type", Text, nullable=False),
     Column("archive_key", Text, nullable=False),
     _moment("created_at", now=True),

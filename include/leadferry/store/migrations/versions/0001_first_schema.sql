@@ -137,6 +137,7 @@ CREATE TABLE file (
     size bigint NOT NULL,
     rows integer NOT NULL,
     segment text NOT NULL DEFAULT '',
+    members jsonb NOT NULL DEFAULT '[]',
     media_type text NOT NULL,
     archive_key text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -332,6 +333,9 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM file WHERE delivery_id = NEW.id AND kind = 'leads'
                GROUP BY key HAVING sum(rows) <> included_leads)
+       OR EXISTS (SELECT FROM file, jsonb_to_recordset(file.members) AS member (key text, rows bigint)
+                  WHERE delivery_id = NEW.id
+                  GROUP BY file.id, member.key HAVING sum(member.rows) <> included_leads)
        OR (NOT EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state = 'confirmed')
            AND NOT EXISTS (SELECT FROM request JOIN dispatch d ON d.id = dispatch_id
                            WHERE d.delivery_id = NEW.id AND request.state = 'answered'))
