@@ -9,6 +9,7 @@ import zipfile
 import pytest
 
 from batches import add_leads, execute, folder, make_batch, rows
+from ferry import email, messages
 from leadferry.batch.load import load_batch
 from leadferry.batch.model import Batch
 from leadferry.batch.problems import BatchFileError
@@ -39,7 +40,8 @@ def batch(inbox):
 
     def batch(*, files=(PARTS, TABLE, LOOSE), bundle=BUNDLE, destinations=None, **keys):
         where = [folder(inbox)] if destinations is None else destinations
-        return make_batch(fields=FIELDS, files=list(files), bundles=[bundle], destinations=where, **keys)
+        keys = {"fields": FIELDS, **keys}
+        return make_batch(files=list(files), bundles=[bundle], destinations=where, **keys)
 
     return batch
 
@@ -211,6 +213,24 @@ def test_a_failure_in_the_last_file_inside_leaves_nothing_in_the_archive(carry, 
         carry(files=(broken, TABLE))
     assert archived(ferry) == {}
     assert not inbox.exists()
+
+
+@pytest.mark.parametrize("remedy", ["split", "zip"])
+def test_a_bundle_that_is_too_large_for_a_mail_goes_whole_or_not_at_all(carry, ferry, mail, remedy):
+    """Each value is a hash, which does not compress: the bundle has more bytes than a message may have."""
+    hashed = [
+        {"to": f"H{n}", "from": "email", "transform": [{"hash": "sha256"}, {"cut": 60 - n}]} for n in range(9)
+    ]
+    destination = email("leads@acme.example", max_message="20KB", when_too_large=[remedy, "fail"])
+    settled = carry(
+        files=(PARTS,),
+        bundle={**BUNDLE, "files": ["parts"]},
+        destinations=[destination],
+        fields=hashed,
+        count=60,
+    )
+    assert (settled.state, settled.reason) == (DeliveryState.FAILED, "mail: too_large")
+    assert messages(mail) == []
 
 
 def test_two_files_that_would_have_one_name_inside_are_told(carry):
