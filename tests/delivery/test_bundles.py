@@ -218,16 +218,13 @@ def test_a_failure_in_the_last_file_inside_leaves_nothing_in_the_archive(carry, 
 @pytest.mark.parametrize("remedy", ["split", "zip"])
 def test_a_bundle_that_is_too_large_for_a_mail_goes_whole_or_not_at_all(carry, ferry, mail, remedy):
     """Each value is a hash, which does not compress: the bundle has more bytes than a message may have."""
-    hashed = [
-        {"to": f"H{n}", "from": "email", "transform": [{"hash": "sha256"}, {"cut": 60 - n}]} for n in range(9)
-    ]
-    destination = email("leads@acme.example", max_message="20KB", when_too_large=[remedy, "fail"])
+    add_leads(ferry.database, 600)
     settled = carry(
-        files=(PARTS,),
-        bundle={**BUNDLE, "files": ["parts"]},
-        destinations=[destination],
-        fields=hashed,
-        count=60,
+        count=0,
+        files=(LOOSE,),
+        bundle={**BUNDLE, "files": ["loose"]},
+        fields=[{"to": "Hash", "from": "email", "transform": [{"hash": "sha256"}]}],
+        destinations=[email("leads@acme.example", max_message="20KB", when_too_large=[remedy, "fail"])],
     )
     assert (settled.state, settled.reason) == (DeliveryState.FAILED, "mail: too_large")
     assert messages(mail) == []
