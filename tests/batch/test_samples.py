@@ -36,11 +36,14 @@ def test_there_is_one_for_each_kind_of_receiver():
     assert {destination.type for batch in batches for destination in batch.destinations} >= {
         "folder",
         "sftp",
+        "ftp",
         "s3",
     }
 
 
-@pytest.mark.parametrize("batch_id", ["us_contacts_sftp", "us_contacts_folder", "education_consent"])
+@pytest.mark.parametrize(
+    "batch_id", ["us_contacts_sftp", "us_contacts_ftps", "us_contacts_folder", "education_consent"]
+)
 def test_they_name_only_fields_that_the_sample_leads_have(batch_id):
     batch = load_batch(batch_id, config=CONFIG)
     columns = set(sample(SAMPLES[batch.flows[0]])[0]) | {"received_at"}

@@ -1,6 +1,7 @@
 """The map of foreign errors: complete, and true for failures of real servers and networks."""
 
 import errno
+import ftplib
 import smtplib
 import socket
 import ssl
@@ -72,7 +73,9 @@ def test_every_exception_of_botocore_has_a_meaning(kind):
 
 
 @pytest.mark.req("R200")
-@pytest.mark.parametrize("classify", [faults.of_files, faults.of_ssh, faults.of_smtp, faults.of_aws])
+@pytest.mark.parametrize(
+    "classify", [faults.of_files, faults.of_ssh, faults.of_smtp, faults.of_ftp, faults.of_aws]
+)
 @pytest.mark.parametrize("number", sorted(errno.errorcode))
 def test_every_number_of_the_system_has_a_meaning(classify, number):
     assert classify(OSError(number, "somebody's data")).kind in every_class()
@@ -102,7 +105,7 @@ def test_every_class_has_a_sentence_and_a_decision():
         assert kind.retry == issubclass(kind, errors.TransientDeliveryError)
 
 
-@pytest.mark.parametrize("wrap", [faults.files, faults.ssh, faults.smtp, faults.aws])
+@pytest.mark.parametrize("wrap", [faults.files, faults.ssh, faults.smtp, faults.ftp, faults.aws])
 def test_a_foreign_text_is_never_quoted(wrap):
     with pytest.raises(errors.DeliveryError) as caught, wrap("here"):
         raise OSError(errno.EIO, "Ada Lovelace, 555-0100")
@@ -111,7 +114,7 @@ def test_a_foreign_text_is_never_quoted(wrap):
     assert caught.value.__suppress_context__
 
 
-@pytest.mark.parametrize("wrap", [faults.files, faults.ssh, faults.smtp, faults.aws])
+@pytest.mark.parametrize("wrap", [faults.files, faults.ssh, faults.smtp, faults.ftp, faults.aws])
 def test_our_own_errors_and_mistakes_in_the_program_pass(wrap):
     with pytest.raises(errors.QuotaError), wrap("here"):
         raise errors.QuotaError("already known")
@@ -271,3 +274,97 @@ def test_a_file_in_the_place_of_the_folder_is_said(tmp_path, addressed):
 )
 def test_the_name_of_a_pool_has_only_letters_digits_and_underscores(connection, pool):
     assert pool == pool_name("sftp", connection)
+
+
+FTP_REPLIES = [
+    ("421 There are too many connections from your internet address.", errors.DestinationBusyError),
+    ("421 Service not available, closing control connection.", errors.DestinationBusyError),
+    ("425 Can't open data connection.", errors.TransferInterruptedError),
+    ("426 Connection closed; transfer aborted.", errors.TransferInterruptedError),
+    ("430 Invalid username or password.", errors.AuthenticationError),
+    ("434 Requested host unavailable.", errors.DestinationBusyError),
+    ("450 File busy.", errors.DestinationBusyError),
+    ("450 Disk full, try later.", errors.QuotaError),
+    ("451 Failure writing to local file.", errors.TransientDeliveryError),
+    ("452 Insufficient storage space.", errors.QuotaError),
+    ("500 Unknown command.", errors.PermanentDeliveryError),
+    ("502 Command not implemented.", errors.PermanentDeliveryError),
+    (
+        "522 SSL connection failed; session reuse required: see require_ssl_reuse",
+        errors.PermanentDeliveryError,
+    ),
+    ("530 Login incorrect.", errors.AuthenticationError),
+    (
+        "530 Sorry, the maximum number of clients (5) for this user are already connected.",
+        errors.DestinationBusyError,
+    ),
+    ("530 Non-anonymous sessions must use encryption.", errors.PermanentDeliveryError),
+    ("532 Need account for storing files.", errors.AccessDeniedError),
+    ("534 Policy requires SSL.", errors.PermanentDeliveryError),
+    ("536 PROT level not supported.", errors.PermanentDeliveryError),
+    ("550 Permission denied.", errors.AccessDeniedError),
+    ("550 Access is denied.", errors.AccessDeniedError),
+    ("550 /inbound/leads.csv: No such file or directory", errors.NoSuchPathError),
+    ("550 The system cannot find the path specified.", errors.NoSuchPathError),
+    ("550 Cannot create a file when that file already exists.", errors.NameConflictError),
+    ("550 SSL/TLS required on the control channel.", errors.PermanentDeliveryError),
+    ("550 No space left on device.", errors.QuotaError),
+    ("550 Failed to open file.", errors.AccessDeniedError),
+    ("552 Disk full: please upload later", errors.QuotaError),
+    ("553 Could not create file.", errors.AccessDeniedError),
+    ("553 File name not allowed.", errors.AccessDeniedError),
+    ("HTTP/1.1 400 Bad Request", errors.PermanentDeliveryError),
+]
+
+
+@pytest.mark.req("R200")
+@pytest.mark.parametrize(("reply", "kind"), FTP_REPLIES, ids=[reply for reply, _ in FTP_REPLIES])
+def test_what_ftp_servers_answer_has_its_class_and_a_next_step(reply, kind):
+    error = ftplib.error_temp if reply[0] == "4" else ftplib.error_perm
+    with pytest.raises(errors.DeliveryError) as caught, faults.ftp("ftp connection 'buyer'"):
+        raise error(reply)
+    assert type(caught.value) is kind
+    assert reply[4:] not in str(caught.value)
+    if kind is not errors.TransientDeliveryError and not reply.startswith(("50", "HTTP")):
+        assert caught.value.next_step
+
+
+@pytest.mark.parametrize("kind", sorted(descendants(ftplib.Error), key=lambda kind: kind.__name__))
+def test_every_reply_of_ftp_has_a_meaning_and_4xx_mostly_pass(kind):
+    for code in range(300, 600):
+        found = faults.of_ftp(kind(f"{code} somebody's data"))
+        assert found.kind in every_class()
+        assert "data" not in found.detail
+        if code >= 500:
+            assert not found.kind.retry
+        elif code >= 400:
+            assert found.kind.retry or found.kind in {errors.AuthenticationError, errors.QuotaError}
+
+
+@pytest.mark.req("R200")
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (EOFError(), errors.TransferInterruptedError),
+        (TimeoutError("timed out"), errors.ConnectTimeoutError),
+        (socket.gaierror(-2, "Name or service not known"), errors.DnsError),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), errors.ConnectionRefusedByHostError),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), errors.TransferInterruptedError),
+        (BrokenPipeError(errno.EPIPE, "pipe"), errors.TransferInterruptedError),
+        (OSError(errno.EHOSTUNREACH, "no route"), errors.ConnectTimeoutError),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), errors.HostKeyError),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), errors.TransferInterruptedError),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), errors.PermanentDeliveryError),
+        (UnicodeEncodeError("latin-1", "secret", 0, 1, "x"), errors.PermanentDeliveryError),
+        (ValueError("an illegal newline character should not be contained"), errors.PermanentDeliveryError),
+    ],
+    ids=lambda one: getattr(one, "__name__", type(one).__name__),
+)
+def test_what_happens_on_the_way_to_an_ftp_server_has_its_class(error, kind):
+    found = faults.of_ftp(error)
+    assert found.kind is kind
+
+
+def test_a_refusal_without_a_reason_means_what_was_asked_for():
+    with pytest.raises(errors.NoSuchPathError), faults.ftp("here", unexplained=errors.NoSuchPathError):
+        raise ftplib.error_perm("550 Failed to change directory.")

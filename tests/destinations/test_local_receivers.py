@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from leadferry.destinations.email import Email
+from leadferry.destinations.ftp import Ftp
 from leadferry.destinations.s3 import S3
 from leadferry.destinations.sftp import Sftp
 
@@ -33,6 +34,13 @@ def test_sftp(tmp_path, connect, parcel, content):
     with running("sftp", "--root", tmp_path / "inbox", "--port", 0, "--state", tmp_path / "state") as said:
         assert said["host_key"].startswith("ssh-ed25519 ")
         deliver(Sftp(id="out", connection=connect("buyer", said)), parcel)
+    assert (tmp_path / "inbox/leads.csv").read_bytes() == content
+
+
+@pytest.mark.req("R136")
+def test_ftps(tmp_path, connect, parcel, content):
+    with running("ftps", "--root", tmp_path / "inbox", "--port", 0, "--state", tmp_path / "state") as said:
+        deliver(Ftp(id="out", connection=connect("buyer", said)), parcel)
     assert (tmp_path / "inbox/leads.csv").read_bytes() == content
 
 

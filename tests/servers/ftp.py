@@ -2,10 +2,10 @@
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import logging
 import os
+import random
 import shutil
 import socket
 import socketserver
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from OpenSSL import SSL
 from pyftpdlib.filesystems import AbstractedFS
-from pyftpdlib.handlers import DTPHandler, TLS_DTPHandler, TLS_FTPHandler
+from pyftpdlib.handlers import TLS_DTPHandler, TLS_FTPHandler
 
 from leadferry.local.certificates import certificates
 from leadferry.local.ftps import FtpsReceiver
@@ -76,8 +76,6 @@ class Disk:
 
     def write(self, data):
         self._written += len(data)
-        if self._faults.room is not None and self._written > self._faults.room:
-            raise OSError(errno.ENOSPC, "No space left on device")
         if self._faults.truncates_at is not None and self._written > self._faults.truncates_at:
             return
         self._file.write(b"X" * len(data) if self._faults.damages else data)
@@ -97,9 +95,16 @@ class Data(TLS_DTPHandler):
             self._resp = ("522 SSL connection failed; session reuse required", logging.debug)
             self.close()
 
-    def handle_read(self):
-        if not self.cmd_channel.faults.stalls:
-            DTPHandler.handle_read(self)
+    def handle_read_event(self):
+        faults = self.cmd_channel.faults
+        if self._ssl_established and faults.stalls:
+            return
+        if faults.room is not None and self.tot_bytes_received > faults.room:
+            # pyftpdlib itself answers nothing when a file cannot be written under TLS.
+            self._resp = ("452 Insufficient storage space.", logging.debug)
+            self.close()
+            return
+        super().handle_read_event()
 
 
 class Misbehaving(TLS_FTPHandler):
@@ -137,7 +142,7 @@ class Misbehaving(TLS_FTPHandler):
 
     def pre_process_command(self, line, cmd, arg):
         self.line = line
-        if cmd == "NLST" and "MLST" in self.faults.without and arg == "-a":
+        if cmd == "NLST" and arg == "-a":
             self.shows_all, arg = True, ""
         else:
             self.shows_all = False
@@ -168,6 +173,12 @@ class Misbehaving(TLS_FTPHandler):
         else:
             self.respond("550 Rename failed." if how == "done but fails" else "250 Renaming ok.")
 
+    def ftp_OPTS(self, line):  # noqa: N802
+        if line.upper() == "HASH SHA-256":
+            self.respond("200 SHA-256")
+        else:
+            super().ftp_OPTS(line)
+
     def ftp_HASH(self, path):  # noqa: N802
         self.respond(f"213 SHA-256 0-1 {_sha256(path)} {Path(path).name}")
 
@@ -194,12 +205,20 @@ Misbehaving.abstracted_fs = Files
 
 
 class Wires:
-    """Wires to a server's control port and its passive ports, that can be cut."""
+    """Wires to a server's control port and to ports for its data connections, that can be cut.
 
-    def __init__(self, port, passive_ports):
-        self.control = Wire(port, address=(NEAR, 0))
-        self.data = [Wire(one, address=(NEAR, one)) for one in passive_ports]
+    The ports for data are taken here first, so that nobody else gets them; the server uses the same numbers.
+    """
+
+    def __init__(self):
+        self._listeners = _listeners()
+        self.passive_ports = [one.getsockname()[1] for one in self._listeners]
+        self.control = Wire(None, listener=socket.create_server((NEAR, 0)))
         self.port = self.control.port
+        self.data = [
+            Wire(port, listener=listener)
+            for port, listener in zip(self.passive_ports, self._listeners, strict=True)
+        ]
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -220,34 +239,36 @@ class Wires:
             yield
 
 
-def free_ports(count):
-    """Return ports in a row that are free on both addresses now."""
+def _listeners():
+    """Listen on ports in a row, below those that the system gives to clients."""
     while True:
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            ports = range(first + 1, first + 1 + count)
-            for port in ports:
-                for address in ("127.0.0.1", NEAR):
-                    stack.enter_context(socket.create_server((address, port)))
-            return list(ports)
+        first = random.randrange(20000, 32000, PASSIVE_PORTS)
+        with contextlib.ExitStack() as stack:
+            try:
+                found = [
+                    stack.enter_context(socket.create_server((NEAR, first + offset)))
+                    for offset in range(PASSIVE_PORTS)
+                ]
+            except OSError:
+                continue
+            stack.pop_all()
+            return found
 
 
 @contextlib.contextmanager
-def receiver(folder, **attributes):
+def receiver(folder, *, passive_ports=None, **attributes):
     """Run the receiver with a root under `folder`; its `faults` can be set while it runs."""
     faults = Faults()
     handler = type("Handler", (Misbehaving,), {"faults": faults, "shows_all": False, **attributes})
-    ports = free_ports(PASSIVE_PORTS)
     with FtpsReceiver(
         root=folder / "root",
         state=folder / "state",
         passwords={"ferry": "correct horse"},
-        passive_ports=ports,
+        passive_ports=passive_ports,
         addresses=("127.0.0.1", NEAR),
         handler=handler,
     ) as server:
         server.faults = faults
-        server.passive = ports
         yield server
 
 
@@ -263,7 +284,7 @@ def why_no_vsftpd():
 class Vsftpd:
     """One vsftpd per connection, as inetd starts it, so that no port must be guessed; everybody is `anonymous`."""
 
-    def __init__(self, folder, *, implicit=False):
+    def __init__(self, folder, *, passive_ports, implicit=False):
         self.folder = folder
         self.root = folder / "root" / "inbound"
         self.root.mkdir(parents=True)
@@ -272,10 +293,9 @@ class Vsftpd:
         shutil.chown(self.root, OWNER)
         (folder / "empty").mkdir()
         self.ca_file = certificates(folder, name="ftps", addresses=("127.0.0.1", NEAR))
-        self.passive = free_ports(PASSIVE_PORTS)
-        self._write_config(implicit=implicit)
+        self._write_config(passive_ports, implicit=implicit)
 
-    def _write_config(self, *, implicit):
+    def _write_config(self, passive_ports, *, implicit):
         settings = {
             "listen": "NO",
             "seccomp_sandbox": "NO",
@@ -283,8 +303,8 @@ class Vsftpd:
             "ftp_username": OWNER,
             "anon_root": self.root.parent,
             "anon_umask": "022",
-            "pasv_min_port": min(self.passive),
-            "pasv_max_port": max(self.passive),
+            "pasv_min_port": min(passive_ports),
+            "pasv_max_port": max(passive_ports),
             "rsa_cert_file": self.folder / "ftps.pem",
             "rsa_private_key_file": self.folder / "ftps.key",
             "implicit_ssl": "YES" if implicit else "NO",

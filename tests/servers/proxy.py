@@ -8,10 +8,10 @@ import threading
 class Wire:
     """Forwards connections to `target`; cuts after `cut_after` bytes from the client, or never."""
 
-    def __init__(self, target, *, address=("127.0.0.1", 0)):
+    def __init__(self, target, *, listener=None):
         self.target = target
         self.cut_after = None
-        self._listener = socket.create_server(address)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._open = set()
         self._threads = []

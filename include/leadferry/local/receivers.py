@@ -12,7 +12,7 @@ from leadferry.destinations.s3 import S3
 from leadferry.local.processes import Processes
 from leadferry.local.workspace import PROJECT, Workspace
 
-NAMES = ("sftp", "smtp", "s3")
+NAMES = ("sftp", "ftps", "smtp", "s3")
 """The receivers; each is a module of this package and an Airflow connection `local_<name>`."""
 
 _USER = "leadferry"
@@ -22,10 +22,12 @@ def start_all(
     processes: Processes, *, workspace: Workspace, batches: Sequence[Batch], environment: dict[str, str]
 ) -> None:
     """Start every receiver with its inbox; the folder and the buckets that the samples deliver into are there."""
-    (workspace.inbox("sftp") / "inbound").mkdir(parents=True, exist_ok=True)
+    for name in ("sftp", "ftps"):
+        (workspace.inbox(name) / "inbound").mkdir(parents=True, exist_ok=True)
     password = workspace.secrets().receiver_password
     arguments = {
         "sftp": [*_folders(workspace, "sftp"), "--user", _USER, "--password", password],
+        "ftps": [*_folders(workspace, "ftps"), "--user", _USER, "--password", password],
         "smtp": [*_folders(workspace, "smtp"), "--user", _USER, "--password", password],
         "s3": ["--access-key", _USER, "--secret-key", password, *_buckets(batches)],
     }
