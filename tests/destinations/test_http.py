@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from leadferry.batch.check import check
 from leadferry.destinations.http import Http
 
 YES = [{"when": {"status": ["2xx"], "json": "$.result", "equals": "accepted"}, "then": "accepted"}]
@@ -68,3 +69,33 @@ def test_a_destination_survives_being_frozen(keys):
 def test_what_cannot_be_meant_is_refused(keys, told):
     with pytest.raises(ValueError, match="(?s)" + told.replace("(", r"\(").replace("$", r"\$")):
         api(**keys)
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"type": "bearer", "from_extra": "crm"},
+        {"type": "api_key", "header": "X-Api-Key"},
+        {"type": "oauth2", "token_url": "/token", "client_in": "body", "audience": "a"},
+        {
+            "type": "login",
+            "path": "/in",
+            "login_key": "u",
+            "password_key": "p",
+            "token_at": "$.t",
+            "prefix": "",
+        },
+        {"type": "hmac", "timestamp_header": "X-At", "login_header": "X-Key"},
+    ],
+)
+def test_no_key_of_a_batch_file_is_taken_for_a_secret(auth, tmp_path):
+    config = tmp_path / "config"
+    (config / "batches").mkdir(parents=True)
+    (config / "recipients").mkdir()
+    (config / "recipients/buyer.yaml").write_text("name: Buyer\n")
+    destination = json.dumps({"id": "api", "type": "http", "connection": "c", "auth": auth, "answers": YES})
+    (config / "batches/acme.yaml").write_text(
+        "name: Acme\nrecipient: buyer\nflows: [auto]\nschedule: manual\n"
+        f"fields: [{{to: Email, from: email}}]\ndestinations: [{destination}]\n"
+    )
+    assert check(config).problems == []

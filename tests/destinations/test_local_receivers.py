@@ -4,11 +4,13 @@ import contextlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from leadferry.destinations.email import Email
 from leadferry.destinations.ftp import Ftp
+from leadferry.destinations.http import Http
 from leadferry.destinations.s3 import S3
 from leadferry.destinations.sftp import Sftp
 
@@ -57,3 +59,24 @@ def test_s3(connect, parcel):
     with running("s3", "--bucket", "leads", "--port", 0) as said:
         receipt = deliver(S3(id="out", connection=connect("lake", said), bucket=said["buckets"][0]), parcel)
     assert receipt.sha256 == parcel.file.sha256
+
+
+def test_http(tmp_path, connect, make_parcel):
+    from servers.answers import Memory
+
+    for content in (b'{"Lead": 1}', b'{"Lead": 2}'):
+        with running(
+            "http", "--root", tmp_path / "inbox", "--state", tmp_path / "state", "--token", "t"
+        ) as said:
+            api = Http(
+                id="out",
+                connection=connect("api", said),
+                send="file",
+                auth={"type": "bearer"},
+                answers=[{"when": {"json": "$.result", "equals": "accepted"}, "then": "accepted"}],
+                capture={"buyer_id": {"json": "$.id"}},
+            )
+            parcel = make_parcel(content, name="leads.json", media_type="application/json")
+            receipt = deliver(api, replace(parcel, answers=Memory()))
+        assert (tmp_path / "inbox" / f"{receipt.details['buyer_id']}.json").read_bytes() == content
+    assert len(list((tmp_path / "inbox").iterdir())) == 2

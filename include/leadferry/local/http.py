@@ -83,7 +83,9 @@ class HttpReceiver(Receiver):
         self.token = token
         self._state = private_folder(state)
         self.ca_file = certificates(self._state, name="http") if tls else None
-        self._numbers = itertools.count(1)
+        # After a restart, what arrived before keeps its name.
+        arrived = [int(path.stem) for path in root.glob("*.*") if path.stem.isdigit()]
+        self._numbers = itertools.count(max(arrived, default=0) + 1)
         self._answered: dict[str, Response] = {}
         self._lock = threading.Lock()
 

@@ -12,7 +12,7 @@ from leadferry.destinations.s3 import S3
 from leadferry.local.processes import Processes
 from leadferry.local.workspace import PROJECT, Workspace
 
-NAMES = ("sftp", "ftps", "smtp", "s3")
+NAMES = ("sftp", "ftps", "smtp", "s3", "http")
 """The receivers; each is a module of this package and an Airflow connection `local_<name>`."""
 
 _USER = "leadferry"
@@ -30,6 +30,7 @@ def start_all(
         "ftps": [*_folders(workspace, "ftps"), "--user", _USER, "--password", password],
         "smtp": [*_folders(workspace, "smtp"), "--user", _USER, "--password", password],
         "s3": ["--access-key", _USER, "--secret-key", password, *_buckets(batches)],
+        "http": [*_folders(workspace, "http"), "--token", password],
     }
     for name in NAMES:
         command = [sys.executable, "-m", f"leadferry.local.{name}", *arguments[name]]

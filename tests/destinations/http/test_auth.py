@@ -33,9 +33,9 @@ def sent_headers(buyer):
     [
         ({"type": "basic"}, "authorization", "Basic " + base64.b64encode(b"ferry:open sesame").decode()),
         ({"type": "bearer"}, "authorization", "Bearer open sesame"),
-        ({"type": "bearer", "secret": "key"}, "authorization", "Bearer k-1"),
+        ({"type": "bearer", "from_extra": "key"}, "authorization", "Bearer k-1"),
         ({"type": "api_key"}, "x-api-key", "open sesame"),
-        ({"type": "api_key", "header": "Api-Token", "secret": "key"}, "api-token", "k-1"),
+        ({"type": "api_key", "header": "Api-Token", "from_extra": "key"}, "api-token", "k-1"),
     ],
 )
 def test_a_fixed_secret_of_the_connection_goes_into_its_header(  # noqa: PLR0913, PLR0917  (a table, and fixtures)
@@ -48,7 +48,7 @@ def test_a_fixed_secret_of_the_connection_goes_into_its_header(  # noqa: PLR0913
 
 def test_a_connection_without_the_secret_is_an_error_before_anything_is_sent(buyer, api, records):
     with pytest.raises(AuthenticationError, match="no 'key' in its extra"):
-        send(api(auth={"type": "bearer", "secret": "key"}), records(1))
+        send(api(auth={"type": "bearer", "from_extra": "key"}), records(1))
     assert buyer.requests == []
 
 
@@ -107,7 +107,7 @@ def test_two_steps_log_in_and_then_send_the_token_from_the_answer(buyer, api, re
         "path": "/login",
         "login_key": "user",
         "password_key": "pass",
-        "token": "$.data.jwt",
+        "token_at": "$.data.jwt",
     }
     send(api(auth=auth), records(2))
     assert [json.loads(buyer.bodies[buyer.requests.index(one)]) for one in gate.logins] == [

@@ -142,7 +142,7 @@ def _basic(login: str, password: str) -> str:
 
 
 class _OneSecret(_Auth):
-    secret: str | None = Field(
+    from_extra: str | None = Field(
         default=None, min_length=1, description="Name in the connection's extra; its password when left out."
     )
 
@@ -154,7 +154,7 @@ class Bearer(_OneSecret):
 
     def signer(self, credentials: Credentials, post: Post) -> Signer:  # noqa: ARG002
         """Return what signs requests."""
-        return Fixed({"Authorization": f"Bearer {credentials.secret(self.secret)}"})
+        return Fixed({"Authorization": f"Bearer {credentials.secret(self.from_extra)}"})
 
 
 class ApiKey(_OneSecret):
@@ -165,7 +165,7 @@ class ApiKey(_OneSecret):
 
     def signer(self, credentials: Credentials, post: Post) -> Signer:  # noqa: ARG002
         """Return what signs requests."""
-        return Fixed({self.header: credentials.secret(self.secret)})
+        return Fixed({self.header: credentials.secret(self.from_extra)})
 
 
 class OAuth2(_Auth):
@@ -210,7 +210,7 @@ class LoginToken(_Auth):
     password_key: str = Field(
         default="password", min_length=1, description="Name of the password in the body."
     )
-    token: JsonPath = Field(default="$.token", description="Where the token stands in the answer.")
+    token_at: JsonPath = Field(default="$.token", description="Where the token stands in the answer.")
     header: HeaderName = Field(default="Authorization", description="Header in which the token is sent.")
     prefix: str = Field(default="Bearer ", description="What stands before the token in the header.")
     valid_for: Duration | None = Field(
@@ -232,7 +232,7 @@ class LoginToken(_Auth):
             post(self.path, payload=payload, headers={"Accept": "application/json"}), credentials
         )
         life = self.valid_for.total_seconds() if isinstance(self.valid_for, timedelta) else None
-        return _token_in(answer, self.token, credentials), life
+        return _token_in(answer, self.token_at, credentials), life
 
 
 _REFUSED = frozenset({400, 401, 403})
@@ -291,7 +291,7 @@ class Hmac(_OneSecret):
     def signer(self, credentials: Credentials, post: Post) -> Signer:  # noqa: ARG002
         """Return what signs requests."""
         login = {self.login_header: credentials.login} if self.login_header else {}
-        return _HmacSigner(self, credentials.secret(self.secret).encode(), login)
+        return _HmacSigner(self, credentials.secret(self.from_extra).encode(), login)
 
 
 class _HmacSigner(Signer):
