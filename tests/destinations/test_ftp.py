@@ -237,8 +237,8 @@ def test_vsftpd_by_implicit_tls(connect, parcel, content):
         assert {"leads.csv": content} == made.visible()
 
 
-def refused(connect, server, **extra):
-    """Define a connection straight to a server, with the certificate checked for its real address."""
+def directly(connect, server, **extra):
+    """Define the connection `direct`, straight to a server."""
     return connect("direct", server.announcement(), extra=extra)
 
 
@@ -359,7 +359,7 @@ def plain(**settings):
 @pytest.mark.parametrize("passive", [True, False])
 def test_plain_ftp_works_where_the_batch_allows_it(tmp_path, connect, parcel, content, passive):
     with servers.receiver(tmp_path) as server:
-        refused(connect, server)
+        directly(connect, server)
         receipt = send(plain(passive=passive), parcel)
         assert receipt.location.startswith("ftp://127.0.0.1")
         assert (server.root / "leads.csv").read_bytes() == content
@@ -377,14 +377,14 @@ def test_plain_ftp_needs_permission_and_a_reason(given):
 @pytest.mark.req("R218")
 def test_a_server_that_wants_tls_says_so_to_a_plain_login(tmp_path, connect, parcel):
     with servers.receiver(tmp_path, tls_control_required=True) as server:
-        refused(connect, server)
+        directly(connect, server)
         with pytest.raises(PermanentDeliveryError, match="security: explicit_tls"):
             send(plain(), parcel)
 
 
 def test_active_mode_over_tls_by_the_connections_extra(tmp_path, connect, parcel, content):
     with servers.receiver(tmp_path) as server:
-        refused(connect, server, passive="false")
+        directly(connect, server, passive="false")
         send(Ftp(id="a", connection="direct"), parcel)
         assert (server.root / "leads.csv").read_bytes() == content
         assert any(one.startswith("PORT") for one in server.faults.seen)
