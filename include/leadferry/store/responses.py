@@ -67,9 +67,14 @@ class Responses:
             return final_answers(connection, self.dispatch_id)
 
     def settle_lost(self, state: RequestState) -> int:
-        """Move requests whose sender died to `open` or `unknown`; return how many are `unknown` now."""
+        """Move requests whose sender died to `open` or `unknown`; return how many are `unknown` now.
+
+        Raises:
+            StoreError: another attempt took over, whose requests are not lost.
+        """
         mine = request.c.dispatch_id == self.dispatch_id
         with self.database.transaction() as connection:
+            self._still_mine(connection)
             connection.execute(
                 update(request).where(mine, request.c.state == RequestState.SENDING).values(state=state)
             )
