@@ -17,7 +17,8 @@ LeadferryError
     │   └── TransferInterruptedError · DestinationBusyError
     ├── PermanentDeliveryError  a person must act first
     │   ├── HostKeyError · AuthenticationError · AccessDeniedError · NoSuchPathError
-    │   ├── QuotaError · NameConflictError · MessageRefusedError · TooLargeError
+    │   │     (ExpiredCredentialsError is an AuthenticationError, NoSuchBucketError a NoSuchPathError)
+    │   ├── QuotaError · NameConflictError · MessageRefusedError · TooLargeError · RegionError
     │   └── RejectedPolicyError · MissingExtraError
     └── OutcomeUnknownError     no protocol can tell whether it arrived: a person decides
 ```
@@ -172,6 +173,13 @@ class AuthenticationError(PermanentDeliveryError):
     hint = "Renew user, password or key in the Airflow connection, then deliver again"
 
 
+class ExpiredCredentialsError(AuthenticationError):
+    """The credentials were good once: the token, signature or key has expired or was revoked."""
+
+    code = "auth_expired"
+    hint = "Put fresh credentials into the Airflow connection, then deliver again; check the worker's clock as well"
+
+
 class AccessDeniedError(PermanentDeliveryError):
     """Logged in, but not allowed to write there."""
 
@@ -184,6 +192,13 @@ class NoSuchPathError(PermanentDeliveryError):
 
     code = "no_such_path"
     hint = "Correct the path in the batch file, or ask the recipient to create it"
+
+
+class NoSuchBucketError(NoSuchPathError):
+    """The bucket or container does not exist, or not in this account."""
+
+    code = "no_such_bucket"
+    hint = "Correct the bucket or container in the batch file, or ask the recipient to create it"
 
 
 class QuotaError(PermanentDeliveryError):
@@ -222,6 +237,13 @@ class TooLargeError(PermanentDeliveryError):
 
     code = "too_large"
     hint = "Compress or split the file, or deliver it to a storage destination"
+
+
+class RegionError(PermanentDeliveryError):
+    """The bucket is in another region than the connection says, or than this batch may deliver to."""
+
+    code = "region"
+    hint = "Correct the region in the Airflow connection, or deliver to a bucket in an allowed region"
 
 
 class MissingExtraError(PermanentDeliveryError):

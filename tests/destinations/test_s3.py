@@ -5,7 +5,7 @@ import contextlib
 import pytest
 from botocore.client import BaseClient
 
-from contracts.destination_contract import Crash, DestinationContract, Harness, find, send
+from contracts.destination_contract import Crash, FileStoreContract, Harness, find, send
 from leadferry.destinations import s3
 from leadferry.destinations.s3 import S3
 from leadferry.errors import (
@@ -71,7 +71,7 @@ def harness(connect):
 
 
 @pytest.mark.req("R145", "R146")
-class TestS3(DestinationContract):
+class TestS3(FileStoreContract):
     pass
 
 

@@ -13,10 +13,11 @@ import re
 import smtplib
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from leadferry.errors import (
     AccessDeniedError,
@@ -26,13 +27,16 @@ from leadferry.errors import (
     DeliveryError,
     DestinationBusyError,
     DnsError,
+    ExpiredCredentialsError,
     HostKeyError,
     LeadferryError,
     MessageRefusedError,
     NameConflictError,
+    NoSuchBucketError,
     NoSuchPathError,
     PermanentDeliveryError,
     QuotaError,
+    RegionError,
     RejectedPolicyError,
     TooLargeError,
     TransferInterruptedError,
@@ -61,9 +65,12 @@ SENTENCES: dict[type[DeliveryError], str] = {
     DestinationBusyError: "the server asks to come back later",
     HostKeyError: "the server could not prove who it is",
     AuthenticationError: "the server refused the credentials",
+    ExpiredCredentialsError: "the credentials have expired",
     AccessDeniedError: "no permission",
     NoSuchPathError: "the directory or bucket does not exist",
+    NoSuchBucketError: "the bucket or container does not exist",
     QuotaError: "no room left",
+    RegionError: "the bucket is in another region",
     NameConflictError: "something else stands under this name",
     MessageRefusedError: "the mail server refused the message",
     RejectedPolicyError: "the mail server refused the message by its policy",
@@ -134,17 +141,17 @@ ERRNOS: dict[int, type[DeliveryError]] = {
 
 def files(where: str) -> AbstractContextManager[None]:
     """Turn what a folder raises into `DeliveryError`s that name `where`."""
-    return _translated(where, of_files)
+    return translated(where, of_files)
 
 
 def ssh(where: str) -> AbstractContextManager[None]:
     """Turn what paramiko and the SSH hook raise into `DeliveryError`s that name `where`."""
-    return _translated(where, of_ssh)
+    return translated(where, of_ssh)
 
 
 def smtp(where: str) -> AbstractContextManager[None]:
     """Turn what smtplib and the SMTP hook raise into `DeliveryError`s that name `where`."""
-    return _translated(where, of_smtp)
+    return translated(where, of_smtp)
 
 
 def ftp(where: str, *, unexplained: type[DeliveryError] = AccessDeniedError) -> AbstractContextManager[None]:
@@ -154,21 +161,22 @@ def ftp(where: str, *, unexplained: type[DeliveryError] = AccessDeniedError) -> 
         where: for the reader of the message.
         unexplained: what a refusal means here when the server gives no reason, as many do.
     """
-    return _translated(where, lambda error: of_ftp(error, unexplained=unexplained))
+    return translated(where, lambda error: of_ftp(error, unexplained=unexplained))
 
 
 def aws(where: str) -> AbstractContextManager[None]:
     """Turn what botocore and the AWS hook raise into `DeliveryError`s that name `where`."""
-    return _translated(where, of_aws)
+    return translated(where, of_aws)
 
 
 def http(where: str) -> AbstractContextManager[None]:
     """Turn what httpx raises into `DeliveryError`s that name `where`."""
-    return _translated(where, of_http)
+    return translated(where, of_http)
 
 
 @contextmanager
-def _translated(where: str, classify: Classifier) -> Iterator[None]:
+def translated(where: str, classify: Classifier) -> Iterator[None]:
+    """Turn what `classify` knows into `DeliveryError`s that name `where`."""
     try:
         yield
     except LeadferryError:
@@ -551,18 +559,30 @@ def _says(text: str, words: tuple[str, ...]) -> bool:
 # --- S3 ------------------------------------------------------------------------------------------------------------
 
 _S3_CODES: dict[str, type[DeliveryError]] = {
-    "NoSuchBucket": NoSuchPathError,
+    "NoSuchBucket": NoSuchBucketError,
     "NoSuchKey": NoSuchPathError,
-    "InvalidBucketName": NoSuchPathError,
-    "PermanentRedirect": NoSuchPathError,
+    "NoSuchUpload": TransferInterruptedError,
+    "InvalidBucketName": NoSuchBucketError,
+    "PermanentRedirect": RegionError,
+    "TemporaryRedirect": DestinationBusyError,
     "AuthorizationHeaderMalformed": AuthenticationError,
+    "IllegalLocationConstraintException": RegionError,
     "AccessDenied": AccessDeniedError,
     "AllAccessDisabled": AccessDeniedError,
     "AccountProblem": AccessDeniedError,
     "MethodNotAllowed": AccessDeniedError,
+    "AccessControlListNotSupported": PermanentDeliveryError,
+    "InvalidStorageClass": PermanentDeliveryError,
+    "InvalidTag": PermanentDeliveryError,
+    "KMS.DisabledException": PermanentDeliveryError,
+    "KMS.NotFoundException": PermanentDeliveryError,
+    "KMS.KMSInvalidStateException": PermanentDeliveryError,
     "InvalidAccessKeyId": AuthenticationError,
     "SignatureDoesNotMatch": AuthenticationError,
-    "ExpiredToken": AuthenticationError,
+    "ExpiredToken": ExpiredCredentialsError,
+    "ExpiredTokenException": ExpiredCredentialsError,
+    "TokenRefreshRequired": ExpiredCredentialsError,
+    "RequestExpired": ExpiredCredentialsError,
     "InvalidToken": AuthenticationError,
     "InvalidClientTokenId": AuthenticationError,
     "AuthFailure": AuthenticationError,
@@ -570,6 +590,8 @@ _S3_CODES: dict[str, type[DeliveryError]] = {
     "EntityTooLarge": TooLargeError,
     "MaxMessageLengthExceeded": TooLargeError,
     "QuotaExceeded": QuotaError,
+    "StorageQuotaExceeded": QuotaError,
+    "XMinioAdminBucketQuotaExceeded": QuotaError,
     "XMinioStorageFull": QuotaError,
     "PreconditionFailed": NameConflictError,
     "ConditionalRequestConflict": DestinationBusyError,
@@ -607,22 +629,36 @@ def of_aws(error: Exception) -> Fault | None:
     match error:
         case boto.ClientError():
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            return _of_s3(str(error.response.get("Error", {}).get("Code", "")), status)
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            fault = of_code(code, status, known=_S3_CODES)
+            return _with_region(fault, error.response)
         case boto.BotoCoreError():
             return _of_botocore(error)
         case _:
             return of_files(error)
 
 
-def _of_s3(code: str, status: int) -> Fault:
-    known = _S3_CODES.get(code)
-    if known is not None:
-        return Fault(known, code)
+def of_code(code: str, status: int, *, known: Mapping[str, type[DeliveryError]]) -> Fault:
+    """Classify the answer of a service that names its errors; what is not named is decided by the HTTP status."""
+    if code in known:
+        return Fault(known[code], code)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _HTTP:
         return Fault(DestinationBusyError, f"HTTP {status}")
     # A code that is not in the table might be anything; the status is a number.
     return Fault(_HTTP.get(status, PermanentDeliveryError), f"HTTP {status}")
 
+
+def _with_region(fault: Fault, answer: Mapping[str, Any]) -> Fault:
+    """Name the region that the store says it expects, if that is a region's name."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    expected = answer.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region") or ""
+    if fault.detail not in _OF_REGIONS or not re.fullmatch(r"[a-z]{2,}(?:-[a-z]+)+-\d+", expected):
+        return fault
+    return Fault(RegionError, f"{fault.detail}, expected {expected}")
+
+
+_OF_REGIONS = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+"""Codes that come with the bucket's region when only that is wrong."""
 
 _BOTOCORE: dict[str, type[DeliveryError]] = {
     "ConnectTimeoutError": ConnectTimeoutError,
@@ -636,7 +672,7 @@ _BOTOCORE: dict[str, type[DeliveryError]] = {
     "CredentialRetrievalError": AuthenticationError,
     "TokenRetrievalError": AuthenticationError,
     "SSOError": AuthenticationError,
-    "UnauthorizedSSOTokenError": AuthenticationError,
+    "UnauthorizedSSOTokenError": ExpiredCredentialsError,
     "CapacityNotAvailableError": DestinationBusyError,
     "BotoCoreError": PermanentDeliveryError,
 }
@@ -653,14 +689,26 @@ def _of_botocore(error: Exception) -> Fault:
 
 def _of_endpoint(error: Exception) -> Fault:
     """Look behind botocore's one word for every failed connect: urllib3 kept the reason."""
-    reason = getattr(error, "kwargs", {}).get("error")
-    while reason is not None:
-        if type(reason).__name__ == "NameResolutionError" or isinstance(reason, socket.gaierror):
+    return of_connect(getattr(error, "kwargs", {}).get("error")) or Fault(ConnectionRefusedByHostError)
+
+
+def of_connect(error: BaseException | None) -> Fault | None:
+    """Look for what the system said behind the words of libraries that speak HTTP; None if it said nothing."""
+    while error is not None:
+        if type(error).__name__ == "NameResolutionError" or isinstance(error, socket.gaierror):
             return Fault(DnsError)
-        if isinstance(reason, OSError) and reason.errno is not None:
-            return _of_errno(reason)
-        reason = getattr(reason, "reason", None) or reason.__cause__ or reason.__context__
-    return Fault(ConnectionRefusedByHostError)
+        if isinstance(error, ssl.SSLError):
+            return _of_tls(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            return _of_errno(error)
+        error = _behind(error)
+    return None
+
+
+def _behind(error: BaseException) -> BaseException | None:
+    """Return the reason for an error: urllib3 and requests keep it in an attribute or among the arguments."""
+    kept = (getattr(error, "reason", None), error.__cause__, error.__context__, *error.args)
+    return next((one for one in kept if isinstance(one, BaseException)), None)
 
 
 # --- HTTP ----------------------------------------------------------------------------------------------------------

@@ -1,51 +1,55 @@
 """Deliver to Amazon S3 or a store that speaks its protocol.
 
-One `PutObject` makes an object appear complete or not at all, and `If-None-Match: *` makes it create and never
-replace. Stores that do not know that header get a look before the upload instead.
+One `PutObject`, or the completion of a multipart upload, makes an object appear complete or not at all, and
+`If-None-Match: *` makes it create and never replace. Stores that do not know that header get a look before the
+upload instead.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlencode, urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leadferry.destinations import faults
-from leadferry.destinations.base import (
-    DestinationBase,
-    OutgoingFile,
-    Parcel,
-    Receipt,
-    Session,
-    digest,
-    pool_name,
-    rendered_path,
+from leadferry.destinations.base import OutgoingFile, Parcel, digest, pool_name
+from leadferry.destinations.objects import (
+    ObjectSession,
+    ObjectStore,
+    Standing,
+    Stream,
+    TagKey,
+    rendered_tags,
 )
-from leadferry.errors import (
-    AccessDeniedError,
-    ConnectTimeoutError,
-    DeliveryError,
-    DestinationBusyError,
-    NameConflictError,
-    OutcomeUnknownError,
-    TooLargeError,
-    TransferInterruptedError,
-)
+from leadferry.errors import DeliveryError, TooLargeError
 from leadferry.templates import Template
+from leadferry.units import Size
 
 S3Client = Any
 """What boto3 makes at run time out of Amazon's description of the service."""
 
-LARGEST = 5 * 1024**3
-"""Bytes that S3 takes in one `PutObject`, which is the only upload that can be told not to replace."""
+LARGEST = 5 * 1024**4
+"""Bytes that S3 keeps in one object."""
+
+LARGEST_PUT = 5 * 1024**3
+"""Bytes that S3 takes in one request."""
+
+_PART = 16 << 20
+"""Bytes of a part, and so of memory, unless the file would need more parts than there may be."""
+
+_MOST_PARTS = 10_000
 
 
-class S3(DestinationBase):
+class S3(ObjectStore):
     """A prefix in a bucket of Amazon S3 or a store that speaks its protocol."""
 
     type: Literal["s3"] = "s3"
@@ -53,16 +57,54 @@ class S3(DestinationBase):
         default="aws_default", min_length=1, description="Airflow connection of type aws."
     )
     bucket: str = Field(min_length=3, max_length=63, description="The bucket; must exist.")
-    prefix: Template = Field(
-        default="", description="What stands before the file name in the key, as a folder; a template."
+    bucket_owner: str | None = Field(
+        default=None, pattern=r"^\d{12}$", description="Refuse a bucket that belongs to another AWS account."
     )
-    encryption: Literal["AES256", "aws:kms"] | None = Field(
+    region: str | None = Field(
+        default=None, min_length=1, description="The bucket's region; the connection's when left out."
+    )
+    endpoint_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/@?#]+/?$",
+        description="URL of a store other than Amazon's; the connection's `endpoint_url` when left out.",
+    )
+    addressing: Literal["path", "virtual"] | None = Field(
+        default=None,
+        description="Whether the bucket stands in the path or before the host's name; decided by boto3 when left out.",
+    )
+    encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
         default=None, description="Server-side encryption to ask for; the bucket's own setting when left out."
     )
     kms_key: str | None = Field(
         default=None, description="Key id or ARN for `aws:kms`; the account's default when left out."
     )
-    timeout: float = Field(default=60, gt=0, le=3600, description="Seconds that the store may stay silent.")
+    acl: (
+        Literal[
+            "private",
+            "public-read",
+            "public-read-write",
+            "authenticated-read",
+            "aws-exec-read",
+            "bucket-owner-read",
+            "bucket-owner-full-control",
+        ]
+        | None
+    ) = Field(default=None, description="Canned access control list of the object.")
+    storage_class: str | None = Field(
+        default=None, pattern=r"^[A-Z_]+$", description="Such as `STANDARD_IA`; the bucket's when left out."
+    )
+    tags: dict[TagKey, Template] = Field(
+        default_factory=dict, max_length=10, description="Tags of the object; the values are templates."
+    )
+    multipart_above: Annotated[Size, Field(gt=0, le=LARGEST_PUT)] = Field(
+        default=100_000_000, description="Larger files are sent in parts, such as 100MB."
+    )
+
+    @model_validator(mode="after")
+    def _key_needs_kms(self) -> Self:
+        if self.kms_key is not None and self.encryption not in {"aws:kms", "aws:kms:dsse"}:
+            raise ValueError("kms_key needs encryption: aws:kms")
+        return self
 
     @property
     def where(self) -> str:
@@ -73,6 +115,16 @@ class S3(DestinationBase):
     def pool(self) -> str:
         """One pool per connection."""
         return pool_name("s3", self.connection)
+
+    def endpoint(self) -> tuple[str, int] | None:
+        """See `DestinationBase.endpoint`."""
+        with faults.aws(f"aws connection '{self.connection}'"):
+            client = _client(self)
+        try:
+            parts = urlsplit(client.meta.endpoint_url)
+            return parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
+        finally:
+            client.close()
 
     @contextmanager
     def open(self) -> Iterator[S3Session]:
@@ -91,7 +143,12 @@ def _client(destination: S3) -> S3Client:
 
     # Asked for first: the hook takes whatever credentials lie around on the worker when the connection is missing.
     S3Hook.get_connection(destination.connection)
-    config = S3Hook(aws_conn_id=destination.connection).config.merge(
+    found = S3Hook(aws_conn_id=destination.connection)
+    # The connection may set other things for S3 that have to stay.
+    style: Any = {**(getattr(found.config, "s3", None) or {})}
+    if destination.addressing:
+        style["addressing_style"] = destination.addressing
+    config = found.config.merge(
         Config(
             connect_timeout=destination.timeout,
             read_timeout=destination.timeout,
@@ -100,186 +157,259 @@ def _client(destination: S3) -> S3Client:
             # Stores other than Amazon's often do not know the checksums that boto3 adds by itself; ours is explicit.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
+            signature_version="s3v4",
+            s3=style,
         )
     )
-    return S3Hook(aws_conn_id=destination.connection, config=config).get_conn()
+    hook = S3Hook(aws_conn_id=destination.connection, region_name=destination.region, config=config)
+    if destination.endpoint_url is None:
+        return hook.get_conn()
+    return hook.get_session(region_name=destination.region).client(
+        "s3",
+        endpoint_url=destination.endpoint_url,
+        config=config,
+        verify=hook.verify,
+        region_name=destination.region,
+    )
 
 
-class S3Session(Session):
+@dataclass(frozen=True, kw_only=True)
+class _Prints:
+    """What a store may say about the bytes of a file, computed from the file."""
+
+    md5: str
+    """The ETag after one `PutObject`, unless the bucket encrypts with KMS."""
+    parts_etag: str
+    """The ETag after an upload in our parts, unless the bucket encrypts with KMS."""
+    parts_checksum: str
+    """The store's SHA-256 after an upload in our parts."""
+
+
+def part_size(size: int) -> int:
+    """Return the bytes of each part but the last; depends on nothing but the file's size."""
+    return max(_PART, math.ceil(size / _MOST_PARTS))
+
+
+def _prints(file: OutgoingFile) -> _Prints:
+    whole = hashlib.md5(usedforsecurity=False)
+    md5s: list[bytes] = []
+    sha256s: list[bytes] = []
+    stream = Stream(file.blocks, size=file.size)
+    # Bytes of an empty file are one empty part.
+    while (part := stream.read(part_size(file.size))) or not md5s:
+        whole.update(part)
+        md5s.append(hashlib.md5(part, usedforsecurity=False).digest())
+        sha256s.append(hashlib.sha256(part).digest())
+        if not part:
+            break
+    number = len(md5s)
+    return _Prints(
+        md5=whole.hexdigest(),
+        parts_etag=f"{hashlib.md5(b''.join(md5s), usedforsecurity=False).hexdigest()}-{number}",
+        parts_checksum=f"{_base64(hashlib.sha256(b''.join(sha256s)).digest())}-{number}",
+    )
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+class S3Session(ObjectSession[S3]):
     """A client for one bucket."""
 
     def __init__(self, destination: S3, client: S3Client) -> None:
-        self._destination = destination
+        super().__init__(destination)
         self._client = client
+        self._known: dict[str, _Prints] = {}
+        owner = destination.bucket_owner
+        self._bucket = {"Bucket": destination.bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
 
-    def find(self, parcel: Parcel) -> Receipt | None:
-        """Look for the object by key, size and SHA-256."""
-        key = self._key(parcel)
-        with faults.aws(self._where(key)):
-            return self._standing(key, parcel.file)
-
-    def send(self, parcel: Parcel) -> Receipt:
-        """Upload, verify; an object that is already there is only verified."""
-        key, file = self._key(parcel), parcel.file
-        if file.size > LARGEST:
-            raise TooLargeError(
-                f"{self._where(key)}: {file.size} bytes are more than the {LARGEST} of one upload"
-            )
-        with faults.aws(self._where(key)):
-            return self._before(key, file) or self._deliver(key, parcel)
-
-    def _key(self, parcel: Parcel) -> str:
-        prefix = rendered_path(self._destination.prefix, parcel, where=self._destination.where).strip("/")
-        return f"{prefix}/{parcel.file.name}" if prefix else parcel.file.name
+    def _translated(self, where: str) -> AbstractContextManager[None]:
+        return faults.aws(where)
 
     def _where(self, key: str) -> str:
-        return f"aws connection '{self._destination.connection}', s3://{self._destination.bucket}/{key}"
-
-    def _before(self, key: str, file: OutgoingFile) -> Receipt | None:
-        """Look before the upload, for stores that ignore `If-None-Match`; who may not look relies on that header."""
-        try:
-            with faults.aws(self._where(key)):
-                return self._standing(key, file)
-        except AccessDeniedError:
-            return None
-
-    def _deliver(self, key: str, parcel: Parcel) -> Receipt:
-        # Read once in full first: bytes that are not the rendered ones must not become an object.
-        md5 = hashlib.md5(usedforsecurity=False)
-        for block in parcel.file.blocks():
-            md5.update(block)
-        try:
-            with faults.aws(self._where(key)):
-                put = self._put(key, parcel, conditional=True)
-        except NameConflictError:
-            if receipt := self._standing(key, parcel.file):
-                return receipt
-            raise
-        except (TransferInterruptedError, ConnectTimeoutError, DestinationBusyError) as cut:
-            return self._after_cut(key, parcel.file, cut)
-        return self._uploaded(key, parcel.file, put, md5=md5.hexdigest())
-
-    def _put(self, key: str, parcel: Parcel, *, conditional: bool) -> dict[str, Any]:
-        from botocore.exceptions import ClientError
-
-        file = parcel.file
-        arguments: dict[str, Any] = {
-            "Bucket": self._destination.bucket,
-            "Key": key,
-            "ContentType": file.media_type,
-            "ChecksumSHA256": base64.b64encode(bytes.fromhex(file.sha256)).decode(),
-            "Metadata": {"sha256": file.sha256, "leadferry": parcel.mark},
-            **({"IfNoneMatch": "*"} if conditional else {}),
-            **self._encryption(),
-        }
-        try:
-            with file.path.open("rb") as body:
-                return dict(self._client.put_object(Body=body, **arguments))
-        except ClientError as error:
-            if conditional and _knows_no_condition(error):
-                return self._put(key, parcel, conditional=False)
-            raise
-
-    def _encryption(self) -> dict[str, str]:
-        chosen = {
-            "ServerSideEncryption": self._destination.encryption,
-            "SSEKMSKeyId": self._destination.kms_key,
-        }
-        return {name: value for name, value in chosen.items() if value}
-
-    def _after_cut(self, key: str, file: OutgoingFile, cut: DeliveryError) -> Receipt:
-        """The answer to the upload was lost: look whether the object is there."""
-        try:
-            with faults.aws(self._where(key)):
-                receipt = self._standing(key, file)
-        except DeliveryError as error:
-            if isinstance(error, NameConflictError):
-                raise
-            raise OutcomeUnknownError(
-                f"{self._where(key)}: the connection was cut during the upload, and looking for the object failed"
-                f" ({error.code})"
-            ) from None
-        if receipt is None:
-            raise cut
-        return receipt
-
-    def _uploaded(self, key: str, file: OutgoingFile, put: dict[str, Any], *, md5: str) -> Receipt:
-        """Compare what the store has with what was sent; not every store checks our SHA-256 as Amazon does."""
-        try:
-            with faults.aws(self._where(key)):
-                receipt = self._standing(key, file, md5=md5)
-        except AccessDeniedError:
-            # May write but not look.
-            details = {
-                "etag": put.get("ETag"),
-                "version": put.get("VersionId"),
-                "verified": "answer to the upload",
-            }
-            return Receipt(location=self._url(key), details=details)
-        except NameConflictError:
-            raise TransferInterruptedError(
-                f"{self._where(key)}: the store has other bytes than were sent"
-            ) from None
-        if receipt is None:
-            raise TransferInterruptedError(
-                f"{self._where(key)}: the store does not have what it said it took"
-            )
-        return receipt
-
-    def _standing(self, key: str, file: OutgoingFile, *, md5: str | None = None) -> Receipt | None:
-        """Look at what stands under the key: nothing, this file, or something else.
-
-        Args:
-            key: where to look.
-            file: what should be there.
-            md5: of the file, when known; an equal ETag saves reading the object back.
-        """
-        head = self._head(key)
-        if head is None:
-            return None
-        verified, seen = self._evidence(key, file, head, md5=md5)
-        if head["ContentLength"] != file.size or seen != file.sha256:
-            raise NameConflictError(f"{self._where(key)}: something else already stands under this key")
-        details = {"etag": head.get("ETag"), "version": head.get("VersionId"), "verified": verified}
-        return Receipt(location=self._url(key), size=file.size, sha256=seen, details=details)
-
-    def _evidence(
-        self, key: str, file: OutgoingFile, head: dict[str, Any], *, md5: str | None
-    ) -> tuple[str, str | None]:
-        """Return how the object's bytes are known, and their SHA-256."""
-        if head["ContentLength"] != file.size:
-            return "size", None
-        if (checksum := _checksum(head)) is not None:
-            return "checksum of the store", checksum
-        # An ETag is the MD5 only without KMS encryption and multipart, so it may prove but not disprove.
-        if md5 is not None and head.get("ETag", "").strip('"') == md5:
-            return "ETag is the MD5", file.sha256
-        body = self._client.get_object(Bucket=self._destination.bucket, Key=key)["Body"]
-        return "read back", digest(body)
-
-    def _head(self, key: str) -> dict[str, Any] | None:
-        from botocore.exceptions import ClientError
-
-        try:
-            return dict(
-                self._client.head_object(Bucket=self._destination.bucket, Key=key, ChecksumMode="ENABLED")
-            )
-        except ClientError as error:
-            # A missing bucket looks the same here; the upload tells them apart.
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
-                return None
-            raise
+        return f"aws connection '{self._destination.connection}', {self._url(key)}"
 
     def _url(self, key: str) -> str:
         return f"s3://{self._destination.bucket}/{key}"
 
+    def _region(self) -> str:
+        # The header comes with every answer of Amazon's; other stores know only the older question.
+        headers = self._client.head_bucket(**self._bucket)["ResponseMetadata"]["HTTPHeaders"]
+        if region := headers.get("x-amz-bucket-region"):
+            return str(region)
+        return self._client.get_bucket_location(**self._bucket)["LocationConstraint"] or "us-east-1"
 
-def _checksum(head: dict[str, Any]) -> str | None:
-    """Return the SHA-256 that the store computed over the whole object, None if it did not."""
-    value = head.get("ChecksumSHA256")
-    if not value or head.get("ChecksumType") == "COMPOSITE" or "-" in value:
-        return None
-    return base64.b64decode(value).hex()
+    def _look(self, key: str) -> Standing | None:
+        from botocore.exceptions import ClientError
+
+        try:
+            head = self._client.head_object(**self._bucket, Key=key, ChecksumMode="ENABLED")
+        except ClientError as error:
+            # A missing bucket looks the same here; the upload tells them apart.
+            if error.response["Error"]["Code"] in {"404", "NoSuchKey", "NotFound"}:
+                return None
+            raise
+        details = {"etag": head.get("ETag"), "version": head.get("VersionId")}
+        return Standing(size=head["ContentLength"], details=details, answer=head)
+
+    def _same(self, key: str, file: OutgoingFile, standing: Standing) -> str | None:
+        """Compare by what the store computed, and read the object back where that says nothing."""
+        head = standing.answer
+        checksum, etag = head.get("ChecksumSHA256"), head.get("ETag", "").strip('"')
+        if checksum and "-" not in checksum and head.get("ChecksumType") != "COMPOSITE":
+            same = base64.b64decode(checksum).hex() == file.sha256
+            return "checksum of the store" if same else None
+        if checksum == self._prints(file).parts_checksum:
+            return "checksums of the store over the parts"
+        # An ETag is made of MD5s only without KMS encryption, so it may prove but not disprove.
+        if etag in {self._prints(file).md5, self._prints(file).parts_etag}:
+            return "ETag is the MD5" if "-" not in etag else "ETag is the MD5 of the parts"
+        body = self._client.get_object(**self._bucket, Key=key)["Body"]
+        return "read back" if digest(body) == file.sha256 else None
+
+    def _prints(self, file: OutgoingFile) -> _Prints:
+        if file.sha256 not in self._known:
+            self._known[file.sha256] = _prints(file)
+        return self._known[file.sha256]
+
+    def _prepare(self, file: OutgoingFile) -> None:
+        if file.size > LARGEST:
+            raise TooLargeError(
+                f"{self._destination.where}: {file.size} bytes are more than the {LARGEST} of one object"
+            )
+        self._known[file.sha256] = _prints(file)
+
+    def _put(self, key: str, parcel: Parcel) -> Mapping[str, Any]:
+        once = parcel.file.size <= self._destination.multipart_above
+        upload = self._put_once if once else self._put_in_parts
+        answer = upload(key, parcel)
+        return {"etag": answer.get("ETag"), "version": answer.get("VersionId")}
+
+    def _put_once(self, key: str, parcel: Parcel) -> dict[str, Any]:
+        file = parcel.file
+        checksum = _base64(bytes.fromhex(file.sha256))
+        body = _Braked(self._destination, file)
+
+        def put(**condition: str) -> dict[str, Any]:
+            body.seek(0)
+            answer = self._client.put_object(
+                **self._bucket,
+                Key=key,
+                Body=body,
+                ChecksumSHA256=checksum,
+                **self._asked(parcel),
+                **condition,
+            )
+            return dict(answer)
+
+        with _braking(self._client, body):
+            return self._on_condition(put)
+
+    def _put_in_parts(self, key: str, parcel: Parcel) -> dict[str, Any]:
+        self._abort_remains(key)
+        upload = {
+            **self._bucket,
+            "Key": key,
+            "UploadId": self._client.create_multipart_upload(
+                **self._bucket, Key=key, ChecksumAlgorithm="SHA256", **self._asked(parcel)
+            )["UploadId"],
+        }
+        try:
+            parts = self._send_parts(parcel.file, upload)
+        except Exception:
+            # Nothing is visible yet; parts that stay cost the recipient money until somebody removes them.
+            with suppress(DeliveryError), self._translated(self._where(key)):
+                self._client.abort_multipart_upload(**upload)
+            raise
+
+        def complete(**condition: str) -> dict[str, Any]:
+            return dict(
+                self._client.complete_multipart_upload(
+                    **upload, MultipartUpload={"Parts": parts}, **condition
+                )
+            )
+
+        return self._on_condition(complete)
+
+    def _send_parts(self, file: OutgoingFile, upload: Mapping[str, Any]) -> list[dict[str, Any]]:
+        stream = Stream(lambda: self._destination.blocks(file), size=file.size)
+        parts: list[dict[str, Any]] = []
+        while part := stream.read(part_size(file.size)):
+            checksum, number = _base64(hashlib.sha256(part).digest()), len(parts) + 1
+            answer = self._client.upload_part(**upload, PartNumber=number, Body=part, ChecksumSHA256=checksum)
+            parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum})
+        return parts
+
+    def _abort_remains(self, key: str) -> None:
+        """Abort unfinished uploads to this very key; one that still runs fails and is looked up by its own try."""
+        with suppress(DeliveryError), self._translated(self._where(key)):
+            listed = self._client.list_multipart_uploads(**self._bucket, Prefix=key)
+            for found in listed.get("Uploads", []):
+                if found["Key"] == key:
+                    self._client.abort_multipart_upload(**self._bucket, Key=key, UploadId=found["UploadId"])
+
+    def _on_condition(self, call: Any) -> dict[str, Any]:
+        """Ask for a free name where none may be replaced; a store that does not know the condition got a look before."""
+        from botocore.exceptions import ClientError
+
+        if self._replaces:
+            return dict(call())
+        try:
+            return dict(call(IfNoneMatch="*"))
+        except ClientError as error:
+            if not _knows_no_condition(error):
+                raise
+        return dict(call())
+
+    def _asked(self, parcel: Parcel) -> dict[str, Any]:
+        """Return what the object should be, in the parameters of `PutObject` and `CreateMultipartUpload`."""
+        wanted = self._destination
+        chosen = {
+            "ContentType": parcel.file.media_type,
+            "Metadata": wanted.metadata_for(parcel),
+            "ServerSideEncryption": wanted.encryption,
+            "SSEKMSKeyId": wanted.kms_key,
+            "ACL": wanted.acl,
+            "StorageClass": wanted.storage_class,
+            "Tagging": urlencode(rendered_tags(wanted.tags, parcel)),
+        }
+        return {name: value for name, value in chosen.items() if value}
+
+    def _delete(self, key: str, standing: Standing) -> None:  # noqa: ARG002  (a version would stay visible as deleted)
+        self._client.delete_object(**self._bucket, Key=key)
+
+    def _sign(self, key: str, *, expires: timedelta) -> str:
+        return str(
+            self._client.generate_presigned_url(
+                "get_object",
+                Params={**self._bucket, "Key": key},
+                ExpiresIn=int(expires.total_seconds()),
+            )
+        )
+
+
+class _Braked(Stream):
+    """A body that is read twice over plain HTTP, to be signed and to be sent: the pace holds for the sending only."""
+
+    def __init__(self, destination: S3, file: OutgoingFile) -> None:
+        self.braked = False
+        super().__init__(lambda: destination.blocks(file) if self.braked else file.blocks(), size=file.size)
+
+    def release(self, **_: Any) -> None:
+        """Start anew at the pace that the destination may be used; called by botocore before it sends."""
+        if not self.braked:
+            self.braked = True
+            self._start()
+
+
+@contextmanager
+def _braking(client: S3Client, body: _Braked) -> Iterator[None]:
+    client.meta.events.register("before-send.s3.PutObject", body.release)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister("before-send.s3.PutObject", body.release)
 
 
 def _knows_no_condition(error: Any) -> bool:
