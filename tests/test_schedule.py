@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
 from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from leadferry.schedule import Departure, Schedule, Timed, Zone, departures, latest_departure
 from leadferry.schedule.model import WEEKDAYS
 from leadferry.schedule.zones import zone_names
+from wall_clock import oracle_instant
 
 schedules: TypeAdapter[Any] = TypeAdapter(Schedule)
 zones: TypeAdapter[Any] = TypeAdapter(Zone)
@@ -350,42 +349,6 @@ def test_after_clocks_went_back_over_midnight_the_day_that_was_already_there_doe
 # --- oracles ---------------------------------------------------------------------------------------------------
 
 
-@cache
-def _offsets(timezone: str) -> tuple[list[datetime], list[timedelta]]:
-    """Return when the zone's offset changed between 1985 and 2040, and to what, asking only from UTC to local."""
-    zone = ZoneInfo(timezone)
-
-    def offset(moment: datetime) -> timedelta:
-        return moment.astimezone(zone).utcoffset()
-
-    moment, starts = utc("1985-01-01"), [utc("1985-01-01")]
-    while moment < utc("2040-01-01"):
-        then = moment + timedelta(days=5)
-        if offset(then) != offset(moment):
-            low, high = moment, then
-            while high - low > timedelta(seconds=1):
-                middle = low + (high - low) // 2
-                low, high = (middle, high) if offset(middle) == offset(low) else (low, middle)
-            starts.append(high.replace(microsecond=0))
-        moment = then
-    return starts, [offset(start) for start in starts]
-
-
-def _oracle_instant(wall: datetime, timezone: str) -> datetime:
-    """Try every stretch of constant offset: where does the clock show this time, or else pass it by?"""
-    starts, offsets = _offsets(timezone)
-    first = max(bisect_right(starts, wall.replace(tzinfo=UTC)) - 3, 0)
-    for index in range(first, len(starts)):
-        end = starts[index + 1] if index + 1 < len(starts) else utc("2041-01-01")
-        begins_at = (starts[index] + offsets[index]).replace(tzinfo=None)
-        ends_at = (end + offsets[index]).replace(tzinfo=None)
-        if begins_at <= wall < ends_at:
-            return (wall - offsets[index]).replace(tzinfo=UTC)
-        if wall < begins_at:
-            return starts[index]
-    raise AssertionError(wall)
-
-
 def _oracle(at: list[str], on: list[str], timezone: str, *, start: date, days: int) -> list[datetime]:
     walls = (
         wall
@@ -397,7 +360,7 @@ def _oracle(at: list[str], on: list[str], timezone: str, *, start: date, days: i
             byweekday=[getattr(rrule, day[:2].upper()) for day in on],
         )
     )
-    return sorted({_oracle_instant(wall, timezone) for wall in walls})
+    return sorted({oracle_instant(wall, timezone) for wall in walls})
 
 
 clocks = st.builds("{:02}:{:02}".format, st.integers(0, 23), st.sampled_from([0, 1, 15, 30, 45, 59]))

@@ -1,0 +1,60 @@
+"""What a wall-clock time means, found another way than the package does: by trying every stretch of constant offset."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+ZONES = [
+    "America/New_York",
+    "America/Sao_Paulo",
+    "Europe/London",
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "Africa/Casablanca",
+    "Asia/Kathmandu",
+    "Asia/Tehran",
+    "Africa/Cairo",
+    "America/St_Johns",
+    "Pacific/Auckland",
+]
+"""Zones with odd rules: half hours, changes at midnight, a day that never was, Ramadan."""
+
+
+@cache
+def _offsets(timezone: str) -> tuple[list[datetime], list[timedelta]]:
+    """Return when the zone's offset changed between 1985 and 2040, and to what, asking only from UTC to local."""
+    zone = ZoneInfo(timezone)
+
+    def offset(moment: datetime) -> timedelta:
+        return moment.astimezone(zone).utcoffset()
+
+    moment, starts = datetime(1985, 1, 1, tzinfo=UTC), [datetime(1985, 1, 1, tzinfo=UTC)]
+    while moment < datetime(2040, 1, 1, tzinfo=UTC):
+        then = moment + timedelta(days=5)
+        if offset(then) != offset(moment):
+            low, high = moment, then
+            while high - low > timedelta(seconds=1):
+                middle = low + (high - low) // 2
+                low, high = (middle, high) if offset(middle) == offset(low) else (low, middle)
+            starts.append(high.replace(microsecond=0))
+        moment = then
+    return starts, [offset(start) for start in starts]
+
+
+def oracle_instant(wall: datetime, timezone: str) -> datetime:
+    """Try every stretch of constant offset: where does the clock show this time, or else pass it by?"""
+    starts, offsets = _offsets(timezone)
+    first = max(bisect_right(starts, wall.replace(tzinfo=UTC)) - 3, 0)
+    for index in range(first, len(starts)):
+        end = starts[index + 1] if index + 1 < len(starts) else datetime(2041, 1, 1, tzinfo=UTC)
+        begins_at = (starts[index] + offsets[index]).replace(tzinfo=None)
+        ends_at = (end + offsets[index]).replace(tzinfo=None)
+        if begins_at <= wall < ends_at:
+            return (wall - offsets[index]).replace(tzinfo=UTC)
+        if wall < begins_at:
+            return starts[index]
+    raise AssertionError(wall)
