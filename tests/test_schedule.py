@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from leadferry.schedule import Departure, Schedule, Timed, Zone, departures, latest_departure
+from leadferry.schedule.library import BUILT_IN, expand
 from leadferry.schedule.model import WEEKDAYS
 from leadferry.schedule.zones import zone_names
 from wall_clock import oracle_instant
@@ -432,16 +433,24 @@ assert EXAMPLES, "the page lost its examples"
 assert ROWS, "the page lost its table of departures"
 
 
+def quoted(text: str) -> str:
+    """Quote the key `on`, which YAML 1.1 takes for true."""
+    return re.sub(r"\bon:", '"on":', text)
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_of_the_page_can_be_written_as_they_stand(example):
-    written = yaml.safe_load(example.replace("on:", '"on":'))  # quoted: YAML 1.1 takes on for true
-    assert schedules.validate_python(written["schedule"])
+    written = yaml.safe_load(quoted(example))["schedule"]
+    if isinstance(written, dict):
+        written = expand(BUILT_IN[written["template"]], written) if "template" in written else written
+        written = {**written, "calendar": {"id": written["calendar"]}} if "calendar" in written else written
+    assert schedules.validate_python(written)
 
 
-@pytest.mark.req("R023", "R024", "R026", "R035")
+@pytest.mark.req("R022", "R023", "R024", "R025", "R026", "R027", "R028", "R030", "R032", "R035")
 @pytest.mark.parametrize(("written", "timezone", "expected"), ROWS)
 def test_the_departures_that_the_page_promises_are_the_real_ones(written, timezone, expected):
-    schedule = schedules.validate_python(yaml.safe_load(written.replace("on:", '"on":')))
+    schedule = schedules.validate_python(yaml.safe_load(quoted(written)))
     midnight = datetime(2026, 3, 6, tzinfo=ZoneInfo(timezone)) - timedelta.resolution
     found = islice(departures(schedule, timezone=timezone, after=midnight), 3)
     assert [f"{one.local:%a %m-%d %H:%M %Z}" for one in found] == expected.split(", ")

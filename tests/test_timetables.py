@@ -12,6 +12,7 @@ from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import any_schedule
 import pendulum
 import pytest
 from airflow.exceptions import AirflowTimetableInvalid
@@ -19,6 +20,7 @@ from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.utils.types import DagRunType
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from leadferry.schedule import Timed
 from leadferry.timetables import FIRST_DEPARTURE_GRACE, DepartureTimetable, timetable_for
@@ -373,3 +375,116 @@ def test_airflow_stores_and_rebuilds_it_through_the_plugins_folder(tmp_path):
         "plugin loaded": True,
         "loaded from a folder beside it": False,
     }
+
+
+# --- every kind of schedule --------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R035", "R054")
+@settings(max_examples=100, deadline=None)
+@given(
+    any_schedule.schedules,
+    any_schedule.zones,
+    st.datetimes(datetime(2018, 3, 1), datetime(2019, 6, 1), timezones=st.just(UTC)),  # noqa: DTZ001  # made aware by the strategy
+    st.lists(st.integers(0, 9), min_size=3, max_size=8),
+)
+def test_whatever_the_schedule_its_windows_tile_time_and_it_can_be_stored(schedule, zone, start, downtimes):
+    now = start
+    asked = DepartureTimetable(schedule, zone, batch_id="acme", clock=lambda: now)
+    info, windows = following(asked, None, earliest=pendulum.instance(start)), []
+    for days_down in downtimes:
+        if info is None:
+            break
+        now = max(now, info.run_after) + timedelta(days=days_down)
+        stored = DepartureTimetable.deserialize(json.loads(json.dumps(asked.serialize())))
+        assert stored == asked
+        assert stored.summary == asked.summary
+        asked = stored
+        asked._clock = lambda now=now: now
+        windows.append(info)
+        info = following(asked, info.data_interval, earliest=pendulum.instance(start))
+    for earlier, later in pairwise(windows):
+        assert earlier.logical_date < later.logical_date
+        assert earlier.data_interval.end == later.data_interval.start
+        assert earlier.run_after == earlier.data_interval.end < later.run_after
+
+
+def made(written, *, zone="UTC", now="2026-05-06T12:00", batch_id="acme") -> DepartureTimetable:
+    schedule = any_schedule.ADAPTER.validate_python(written)
+    return DepartureTimetable(schedule, zone, batch_id=batch_id, clock=lambda: utc(now))
+
+
+@pytest.mark.req("F41")
+@pytest.mark.parametrize(
+    ("missed", "runs"),
+    [
+        ("combine", ["09 09:00", "10 09:00"]),
+        ("each", ["07 09:00", "08 09:00", "09 09:00", "10 09:00"]),
+        ("skip", ["10 09:00", "11 09:00"]),
+    ],
+)
+def test_after_three_days_down_missed_departures_are_combined_made_up_for_or_skipped(missed, runs):
+    asked = made({"at": ["09:00"], "missed": missed}, now="2026-05-09T15:00")
+    last, found = window("2026-05-05T09:00", "2026-05-06T09:00"), []
+    for _ in runs:
+        info = following(asked, last)
+        assert info.data_interval.start == last.end
+        found.append(f"{info.run_after:%d %H:%M}")
+        last = info.data_interval
+    assert found == runs
+
+
+@pytest.mark.req("F41")
+def test_a_departure_that_skips_missed_ones_is_not_lost_when_it_is_asked_for_a_moment_late():
+    asked = made({"at": ["09:00"], "missed": "skip"}, now="2026-05-07T09:10")
+    assert following(asked, window("2026-05-05T09:00", "2026-05-06T09:00")).run_after == utc(
+        "2026-05-07T09:00"
+    )
+
+
+@pytest.mark.req("F41")
+def test_a_new_batch_makes_up_for_nothing_although_it_asks_for_each():
+    asked = made({"at": ["09:00"], "missed": "each"}, now="2026-05-06T15:00")
+    assert following(asked, None).run_after == utc("2026-05-07T09:00")
+
+
+@pytest.mark.req("R043", "F60")
+def test_the_spread_of_a_batch_survives_being_stored_and_differs_between_batches():
+    minutes = set()
+    for number in range(8):
+        asked = made({"at": ["09:00"], "spread": "10m"}, batch_id=f"batch_{number}")
+        stored = DepartureTimetable.deserialize(json.loads(json.dumps(asked.serialize())))
+        stored._clock = asked._clock
+        due = following(stored).run_after
+        assert due == following(asked).run_after
+        assert timedelta() <= due - utc("2026-05-07T09:00") < timedelta(minutes=10)
+        minutes.add(due)
+    assert len(minutes) > 4
+
+
+def test_without_spread_the_batch_is_no_part_of_what_is_stored():
+    assert made({"at": ["09:00"]}, batch_id="a") == made({"at": ["09:00"]}, batch_id="b")
+
+
+@pytest.mark.req("R038")
+def test_an_edited_calendar_is_another_timetable_and_no_process_keeps_the_old_one():
+    def with_holiday(*days):
+        calendar = {"id": "us", "closed": dict.fromkeys(days, "Outing")}
+        return made({"at": ["09:00"], "calendar": calendar})
+
+    before, after = with_holiday(), with_holiday("2026-05-07")
+    assert before != after
+    assert following(before).run_after == utc("2026-05-07T09:00")
+    assert following(after).run_after == utc("2026-05-08T09:00")
+
+
+def test_a_schedule_that_its_calendar_closes_for_ever_is_refused():
+    never = made({"at": ["09:00"], "on": "weekends", "calendar": {"id": "us"}})
+    with pytest.raises(AirflowTimetableInvalid, match="no departure to come"):
+        never.validate()
+
+
+def test_blackouts_that_leave_no_time_are_refused():
+    blackouts = [{"starts": "00:00", "ends": "12:00"}, {"starts": "12:00", "ends": "00:00"}]
+    with pytest.raises(ValidationError, match="leave no time of the week"):
+        made({"at": ["09:00"], "calendar": {"id": "us", "blackouts": blackouts}})

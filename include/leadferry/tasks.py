@@ -107,12 +107,18 @@ def mark_delivered(batch_id: str) -> dict[str, Any]:
         from leadferry.delivery.settle import SUCCESSES, explain, settle
         from leadferry.states import DeliveryState
         from leadferry.store import ledger
+        from leadferry.store.skips import SKIPPED_ON_REQUEST
 
         database = lead_store()
         delivery_id = _delivery_id(database, batch_id)
         settlement = settle(database, Archive.from_environment(), delivery_id)
         delivery = ledger.get_delivery(database, delivery_id)
-        must_not_be_empty = settlement.state is DeliveryState.SKIPPED and delivery.config["empty"] == "fail"
+        on_request = (settlement.reason or "").startswith(SKIPPED_ON_REQUEST)
+        must_not_be_empty = (
+            settlement.state is DeliveryState.SKIPPED
+            and delivery.config["empty"] == "fail"
+            and not on_request
+        )
         if settlement.state not in SUCCESSES or must_not_be_empty:
             tell_failure(delivery, settlement)
             raise AirflowFailException(explain(settlement))

@@ -49,6 +49,9 @@ VARIABLES: dict[str, dict[str, type]] = {
         "weekday": str,
         "month_name": str,
         "timezone": str,
+        "fiscal_year": str,
+        "fiscal_quarter": str,
+        "fiscal_period": str,
     },
     "lead": {"count": int},
     "file": {"id": str, "name": str, "part": int, "parts": int, "segment": str},
@@ -366,6 +369,7 @@ def variables(  # noqa: PLR0913 - the one place where every variable is named
     window_from: datetime | None,
     window_to: datetime,
     lead_count: int,
+    fiscal: Mapping[str, str] | None = None,
     file_id: str = "",
     file_name: str = "",
     file_part: int = 1,
@@ -388,6 +392,7 @@ def variables(  # noqa: PLR0913 - the one place where every variable is named
         window_from: when the delivery's period begins; aware. None when there was no delivery before.
         window_to: when the period ends, itself not included; aware.
         lead_count: leads in the delivery.
+        fiscal: `fiscal_year`, `fiscal_quarter` and `fiscal_period` of the departure; the calendar year's when left out.
         file_id: the file's id in the batch file; empty where no file is meant.
         file_name: the file's final name; empty where it is not known yet.
         file_part: counts the parts of a divided file from 1.
@@ -406,6 +411,7 @@ def variables(  # noqa: PLR0913 - the one place where every variable is named
             "number": delivery_number,
             "timezone": timezone,
             **_times(_local(departs_at, zone), locale=locale),
+            **(fiscal or _calendar_year(_local(departs_at, zone))),
             **_period(window_from and _local(window_from, zone), _local(window_to, zone)),
         },
         "lead": {"count": lead_count},
@@ -446,6 +452,14 @@ def _times(moment: datetime, *, locale: str) -> dict[str, str]:
         "week": f"{moment:%G}-W{moment:%V}",
         "weekday": format_date(moment, "EEEE", locale=language),
         "month_name": format_date(moment, "LLLL", locale=language),
+    }
+
+
+def _calendar_year(moment: datetime) -> dict[str, str]:
+    return {
+        "fiscal_year": f"{moment:%Y}",
+        "fiscal_quarter": f"Q{(moment.month + 2) // 3}",
+        "fiscal_period": f"P{moment:%m}",
     }
 
 

@@ -159,7 +159,7 @@ class DepartureTimetable(Timetable):
         slot = self._next(after=self._floor(last, restriction))
         if slot is None or (restriction.latest is not None and slot > restriction.latest):
             return None
-        start = _follow(last) if last else self._latest(by=slot - _TICK) or slot
+        start = _follow(last) if last else self._latest(by=slot - _TICK) or restriction.earliest or slot
         if restriction.earliest is not None:
             start = max(start, restriction.earliest)
         return DagRunInfo.interval(_pendulum(start), _pendulum(slot))

@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from icalendar import Calendar
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from leadferry.cli import app
+from leadferry.store.database import Database
 
 BATCH = """
 name: Acme, daily
@@ -131,3 +134,100 @@ def test_an_invalid_schedule_exits_with_one_and_names_file_and_line(config, sche
     assert "config/batches/broken.yaml:5" in done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.req("R054")
+def test_the_preview_says_why_days_are_left_out_and_where_the_calendar_ends(config):
+    (config / "calendars").mkdir()
+    (config / "calendars" / "us.yaml").write_text("closed: [{file: us.csv}]")
+    (config / "calendars" / "us.csv").write_text("date,name\n2026-06-19,Juneteenth\n")
+    write(config, "daily", '{at: ["09:00"], calendar: us}')
+    done = CliRunner().invoke(app, ["schedule", "daily", "-n", "2", "--from", "2026-06-18", "--json"])
+    assert [row["note"] for row in json.loads(done.stdout)] == [
+        "",
+        "Fri 2026-06-19 left out (Juneteenth); Sat 2026-06-20 left out (weekend); Sun 2026-06-21 left out (weekend)",
+    ]
+    assert "knows holidays until 2026-06-19" in done.stderr
+
+
+@pytest.mark.req("R054")
+def test_the_preview_as_a_calendar_file_holds_the_same_instants(config):
+    write(config, "daily", '{at: ["09:00"]}')
+    done = CliRunner().invoke(app, ["schedule", "daily", "-n", "3", "--from", "2026-03-07", "--ics"])
+    events = Calendar.from_ical(done.stdout).walk("VEVENT")
+    starts = [event.decoded("DTSTART").isoformat() for event in events]
+    assert starts == [row["utc"] for row in preview("daily", "-n", "3", "--from", "2026-03-07")]
+
+
+def conflicts(*arguments: str) -> tuple[int, list[dict[str, str]]]:
+    done = CliRunner().invoke(app, ["schedule", "--all", "--from", "2026-06-01", "--json", *arguments])
+    return done.exit_code, json.loads(done.stdout)
+
+
+@pytest.mark.req("R055")
+def test_two_batches_at_one_place_in_one_minute_are_a_conflict(config):
+    write(config, "one", '{at: ["09:00"]}')
+    write(config, "two", '{at: ["06:30", "09:00"], on: [wed]}')
+    write(config, "later", '{at: ["09:01"]}')
+    write(config, "for_another", '{at: ["09:00"]}', recipient="tokyo")
+    assert conflicts() == (
+        1,
+        [
+            {
+                "utc": "2026-06-03T13:00:00+00:00",
+                "batches": "one, two",
+                "where": "folder out",
+                "problem": "both write leads.csv",
+            }
+        ],
+    )
+
+
+@pytest.mark.req("R055")
+def test_batches_that_do_not_meet_are_no_conflict(config):
+    write(config, "one", '{at: ["09:00"]}')
+    write(config, "two", '{at: ["09:00"], spread: 1h}')
+    assert conflicts() == (0, [])
+    write(config, "two", '{at: ["09:00"], on: {month: 20}}')
+    assert conflicts() == (0, [])
+    assert conflicts("--days", "30")[0] == 1
+
+
+def test_a_departure_on_a_closed_day_is_told(config):
+    (config / "calendars").mkdir()
+    (config / "calendars" / "us.yaml").write_text("closed: [{dates: 2026-06-10, name: Outing}]")
+    write(config, "one", '{at: ["09:00"], on: [wed], calendar: us, on_closed_day: deliver}')
+    code, (found,) = conflicts()
+    assert (code, found["problem"]) == (1, "departs although Wed 2026-06-10 is closed (Outing)")
+
+
+@pytest.mark.req("R050")
+def test_the_next_departure_is_left_out_and_kept_again_on_request(config, store_url, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
+    write(config, "daily", '{at: ["09:00"]}')
+    ask = ["schedule", "daily", "--reason", "their importer is down"]
+    told = [
+        CliRunner().invoke(app, [*ask, option]).output
+        for option in ("--skip-next", "--skip-next", "--keep-next", "--keep-next")
+    ]
+    assert "daily: leaves its next departure out" in told[0]
+    assert "daily: already leaves its next departure out" in told[1]
+    assert "daily: departs as planned" in told[2]
+    assert "nothing was to be left out" in told[3]
+    database = Database(store_url)
+    with database.transaction() as open_store:
+        actions = open_store.execute(text("SELECT action, object FROM leadferry.audit ORDER BY id")).all()
+    assert [tuple(one) for one in actions] == [
+        ("schedule.skip_next", "batch daily"),
+        ("schedule.keep_next", "batch daily"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["daily", "--skip-next"], ["by_hand", "--skip-next", "--reason", "x"], [], ["daily", "--all"]],
+)
+def test_an_order_without_reason_or_timetable_or_batch_is_wrong_usage(config, arguments):
+    write(config, "daily", '{at: ["09:00"]}')
+    write(config, "by_hand", "manual")
+    assert CliRunner().invoke(app, ["schedule", *arguments]).exit_code == 2

@@ -11,7 +11,14 @@ from leadferry.store.database import Database
 from leadferry.store.tables import metadata
 
 THINGS = {"DeliveryState": "delivery", "DispatchState": "dispatch", "RequestState": "request"}
-BEYOND_CORE = {"lead_external_id", "lot_waiting", "delivery_of_run", "delivery_open", "response_final"}
+BEYOND_CORE = {
+    "lead_external_id",
+    "lot_waiting",
+    "delivery_of_run",
+    "delivery_open",
+    "response_final",
+    "skip_order_waiting",
+}
 """Indexes that only the migration knows, because no query is built from them."""
 
 

@@ -9,11 +9,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from leadferry.batch.calendars import CALENDARS
 from leadferry.batch.explain import Layer, explain, locate
 from leadferry.batch.load import BATCHES, RECIPIENTS, ConfigReader, batch_ids, list_files, recipient_files
 from leadferry.batch.model import Batch, Recipient
@@ -44,6 +45,9 @@ class Report:
 AHEAD = timedelta(days=30)
 """How long before a key expires it is told."""
 
+DATES_AHEAD = timedelta(days=180)
+"""How long before a calendar's dates run out it is told."""
+
 
 def check(config: Path, *, only: str | None = None, now: datetime | None = None) -> Report:
     """Check the whole folder, or one batch with the files that it inherits from.
@@ -65,6 +69,8 @@ def check(config: Path, *, only: str | None = None, now: datetime | None = None)
         found += _unused_recipients(reader, report.batches)
         found += _mailing_lists(reader)
         report.hints += _unread_files(reader)
+        for fatal, problem in _calendars(reader, today=(now or datetime.now(UTC)).date()):
+            (found if fatal else report.hints).append(problem)
     report.hints += _hints(reader, report)
     for fatal, problem in _keys(reader, report.batches, now=now or datetime.now(UTC)):
         (found if fatal else report.hints).append(problem)
@@ -108,6 +114,20 @@ def _mailing_lists(reader: ConfigReader) -> Iterator[Problem]:
             reader.mailing_list(file.stem)
         except BatchFileError as error:
             yield from error.problems
+
+
+def _calendars(reader: ConfigReader, *, today: date) -> Iterator[tuple[bool, Problem]]:
+    """Check every calendar, also those that no batch has made us read; dates that run out are a hint."""
+    for calendar_id in reader.calendars.names():
+        shown = reader.shown(reader.config / CALENDARS / f"{calendar_id}.yaml")
+        try:
+            until = reader.calendars.calendar(calendar_id).known_until
+        except BatchFileError as error:
+            yield from ((True, problem) for problem in error.problems)
+            continue
+        if until is not None and until < today + DATES_AHEAD:
+            told = f"its dates end on {until}; after that day only the weekend counts"
+            yield False, Problem(file=shown, line=1, text=told)
 
 
 def _unread_files(reader: ConfigReader) -> Iterator[Problem]:

@@ -1,8 +1,12 @@
-"""The preview of a batch's departures; needs neither the lead store nor Airflow."""
+"""The preview of departures, what gets in the way of each other, and the order to leave one out.
+
+The preview needs neither the lead store nor Airflow; `--skip-next` and `--keep-next` write to the lead store.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import getpass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -19,8 +23,8 @@ app = typer.Typer()
 
 
 @app.command()
-def schedule(
-    batch: Annotated[str, typer.Argument(help="Id of the batch.")],
+def schedule(  # noqa: PLR0913  # one parameter per option of the command
+    batch: Annotated[str | None, typer.Argument(help="Id of the batch.")] = None,
     *,
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=10_000, help="How many departures.")] = 10,
     start: Annotated[
@@ -30,25 +34,123 @@ def schedule(
         ),
     ] = None,
     as_json: AsJson = False,
+    as_ics: Annotated[bool, typer.Option("--ics", help="Print a calendar file.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Look for conflicts between all batches instead.")
+    ] = False,
+    days: Annotated[int, typer.Option(min=1, max=400, help="With --all: how many days to look ahead.")] = 14,
+    skip_next: Annotated[
+        bool, typer.Option("--skip-next", help="Leave the next scheduled departure out; its leads wait.")
+    ] = False,
+    keep_next: Annotated[bool, typer.Option("--keep-next", help="Take such an order back.")] = False,
+    reason: Annotated[
+        str, typer.Option(help="With --skip-next or --keep-next: why; stored with your name.")
+    ] = "",
 ) -> None:
     """Print the next departures of a batch, in UTC and local time, with the reason of every shift."""
-    from leadferry.batch.load import load_batch
-    from leadferry.project import config_folder
-    from leadferry.schedule import departures
-
-    found = load_batch(batch, config=config_folder())
+    if every is (batch is not None):
+        raise typer.BadParameter("name one batch, or ask for --all")
+    if batch is None:
+        _show_conflicts(start, days=days, as_json=as_json)
+        return
+    found = _load(batch)
+    if skip_next or keep_next:
+        _order(found, keep=keep_next, reason=reason)
+        return
     zone = _zone(found)
-    after = _moment(start, zone=zone)
-    rows = [
-        _row(one, as_json=as_json)
-        for one in islice(departures(found.schedule, timezone=zone, after=after), count)
-    ]
+    upcoming = list(islice(_upcoming(found, after=_moment(start, zone=zone)), count))
+    if as_ics:
+        typer.echo(_calendar_file(found, upcoming), nl=False)
+        return
     if found.schedule == "manual" and not as_json:
         typer.echo(f"{found.id}: manual, departs only when it is triggered by hand")
         return
-    show(
-        rows, as_json=as_json, title=f"{found.id}: {found.schedule} {zone}", columns=["utc", "local", "note"]
-    )
+    columns = ["utc", "local", "note"]
+    rows = [_row(one, as_json=as_json) for one in upcoming]
+    show(rows, as_json=as_json, title=f"{found.id}: {found.schedule} {zone}", columns=columns)
+    _warn_of_the_horizon(found, upcoming)
+
+
+def _load(batch: str) -> Batch:
+    from leadferry.batch.load import load_batch
+    from leadferry.project import config_folder
+
+    return load_batch(batch, config=config_folder())
+
+
+def _upcoming(batch: Batch, *, after: datetime) -> Any:
+    from leadferry.schedule import departures
+
+    return departures(batch.schedule, timezone=_zone(batch), after=after, batch_id=batch.id)
+
+
+def _warn_of_the_horizon(batch: Batch, upcoming: list[Departure]) -> None:
+    """Say on standard error where the calendar's dates end, when the preview goes beyond."""
+    calendar = None if batch.schedule == "manual" else batch.schedule.calendar
+    until = calendar.known_until if calendar else None
+    if until and upcoming and upcoming[-1].local.date() > until:
+        told = f"calendar {calendar} knows holidays until {until}; after that day only its weekend counts"
+        typer.echo(told, err=True)
+
+
+def _order(batch: Batch, *, keep: bool, reason: str) -> None:
+    from leadferry.connections import lead_store
+    from leadferry.store.skips import order_skip, withdraw_skip
+
+    if not reason:
+        raise typer.BadParameter("say why: --reason TEXT")
+    if batch.schedule == "manual":
+        raise typer.BadParameter(f"{batch.id} has no timetable: it departs only when it is triggered by hand")
+    change = withdraw_skip if keep else order_skip
+    changed = change(lead_store(), batch.id, actor=getpass.getuser(), reason=reason)
+    upcoming = next(_upcoming(batch, after=datetime.now(tz=UTC)), None)
+    due = f"{upcoming.local:%a %Y-%m-%d %H:%M %Z}" if upcoming else "none"
+    if keep:
+        typer.echo(
+            f"{batch.id}: {'departs' if changed else 'nothing was to be left out; departs'} as planned: {due}"
+        )
+    else:
+        typer.echo(
+            f"{batch.id}: {'' if changed else 'already '}leaves its next departure out: {due}; its leads wait"
+        )
+
+
+def _show_conflicts(start: str | None, *, days: int, as_json: bool) -> None:
+    from leadferry.batch.conflicts import conflicts
+    from leadferry.batch.load import load_all
+    from leadferry.project import config_folder
+
+    batches, errors = load_all(config_folder())
+    found = conflicts(batches, start=_moment(start, zone="UTC"), span=timedelta(days=days))
+    rows = [
+        {"utc": one.utc, "batches": ", ".join(one.batches), "where": one.where, "problem": one.problem}
+        for one in found
+    ]
+    if rows or as_json:
+        show(rows, as_json=as_json, title="Conflicts", columns=["utc", "batches", "where", "problem"])
+    else:
+        typer.echo(f"No conflicts between {len(batches)} batches in {days} days")
+    for error in errors:
+        typer.echo(f"not looked at: {error.what}", err=True)
+    if rows or errors:
+        raise typer.Exit(1)
+
+
+def _calendar_file(batch: Batch, upcoming: list[Departure]) -> str:
+    from icalendar import Calendar, Event
+
+    calendar = Calendar()
+    calendar.add("prodid", "-//Leadferry//departures//EN")
+    calendar.add("version", "2.0")
+    for one in upcoming:
+        event = Event()
+        event.add("uid", f"{batch.id}-{one.utc:%Y%m%dT%H%M%SZ}@leadferry")
+        event.add("dtstamp", one.utc)
+        event.add("dtstart", one.utc)
+        event.add("summary", batch.name)
+        event.add("description", one.note)
+        calendar.add_component(event)
+    return str(calendar.to_ical().decode())
 
 
 def _zone(batch: Batch) -> str:

@@ -44,7 +44,7 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     if not trigger.params.test:
         _may_depart(database, batch)
     claimed = claim(database, _departure(batch, trigger), _selection(batch, trigger.params))
-    if claimed.state is DeliveryState.SKIPPED and batch.empty == "fail":
+    if claimed.state is DeliveryState.SKIPPED and batch.empty == "fail" and not claimed.on_request:
         raise NothingToDeliverError(f"Batch {batch.id!r} has nothing to deliver: {claimed.reason}")
     return claimed
 

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 def tell_nothing_to_deliver(batch: Batch, claimed: Claim) -> None:
     """Tell `notify.empty` that a departure was skipped, where the batch asks for that notice."""
-    if batch.empty == "notice" and claimed.is_new:
+    if batch.empty == "notice" and claimed.is_new and not claimed.on_request:
         text = (
             f"Batch {batch.id} had nothing to deliver: {claimed.reason}. Leads that wait stay in the queue."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
 from leadferry.states import DeliveryKind
@@ -13,6 +14,19 @@ from leadferry.templates import variables
 def recipient_zone(batch: Batch) -> str:
     """Return the zone in which dates are written: the recipient's, else the batch's."""
     return batch.recipient.timezone or batch.timezone
+
+
+def _fiscal(batch: Batch, delivery: Delivery) -> dict[str, str] | None:
+    """Return the period of the calendar's fiscal year on the recipient's day of departure; None without a calendar."""
+    calendar = None if batch.schedule == "manual" else batch.schedule.calendar
+    if calendar is None:
+        return None
+    period = calendar.fiscal.period_of(delivery.departs_at.astimezone(ZoneInfo(recipient_zone(batch))).date())
+    return {
+        "fiscal_year": f"{period.year}",
+        "fiscal_quarter": f"Q{period.quarter}",
+        "fiscal_period": f"P{period.number:02}",
+    }
 
 
 def test_mark(delivery: Delivery) -> str:
@@ -42,5 +56,6 @@ def file_variables(batch: Batch, delivery: Delivery, **about_the_file: Any) -> d
         window_from=delivery.window_from,
         window_to=delivery.window_to,
         lead_count=delivery.included,
+        fiscal=_fiscal(batch, delivery),
         **about_the_file,
     )

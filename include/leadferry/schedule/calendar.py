@@ -119,6 +119,16 @@ class Calendar(BaseModel):
     known_until: date | None = None
     """After this day only the weekend is known; None when there is nothing else to know."""
 
+    @model_validator(mode="after")
+    def _blackouts_end(self) -> Self:
+        daily = [one for one in self.blackouts if isinstance(one.starts, time)]
+        if daily:
+            monday = datetime(2024, 1, 1)  # noqa: DTZ001  # any week will do
+            ends = self.model_copy(update={"blackouts": tuple(daily)}).postponed(monday)
+            if ends and ends[0] - monday > timedelta(weeks=2):
+                raise ValueError("the blackouts leave no time of the week")
+        return self
+
     @cached_property
     def _weekend(self) -> frozenset[int]:
         return frozenset(WEEKDAYS.index(name) for name in self.weekend)

@@ -153,7 +153,9 @@ def _length(event: Any) -> int:
     return days
 
 
-def _as_day(moment: date) -> date:
+def _as_day(moment: Any) -> date:
+    if not isinstance(moment, date):
+        raise ValueError("its date cannot be read")  # noqa: TRY004  # told like every other fault of the file
     return moment.date() if isinstance(moment, datetime) else moment
 
 

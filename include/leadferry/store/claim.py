@@ -6,7 +6,7 @@ Set-based SQL, whose cost grows with the leads that wait, never with the leads d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.routing import close_lot, lots_of, new_lot, route_new_leads, waiting_lots
+from leadferry.store.skips import use_skip
 from leadferry.store.tables import (
     batch,
     batch_config,
@@ -70,7 +71,7 @@ class Departure:
     params: dict[str, Any] | None = None
     """What a person asked for; stored for the record."""
     actor: str | None = None
-    """Who asked for it by hand; leaves an audit row."""
+    """Who asked for it by hand; leaves an audit row. Only departures of the timetable can be left out on request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,8 @@ class Claim:
     included: int
     withheld: int
     reason: str | None = None
+    on_request: bool = False
+    """Whether a person wanted this departure left out."""
     is_new: bool = True
     """False when the run had its delivery already."""
 
@@ -129,7 +132,15 @@ def claim(database: Database, departure: Departure, selection: Selection) -> Cla
         # One claim of a batch at a time: limits and minimums count right, and the second sees what the first left.
         connection.execute(select(batch.c.no).where(batch.c.no == batch_no).with_for_update())
         known = _delivery_of_run(connection, batch_no=batch_no, run_id=departure.run_id)
-        return known or _Claimer(connection, batch_no, departure, selection).claim()
+        if known is not None:
+            return known
+        claimer = _Claimer(connection, batch_no, departure, selection)
+        unwanted = (
+            use_skip(connection, departure.batch_id, run_id=departure.run_id)
+            if departure.actor is None
+            else None
+        )
+        return claimer.leave_out(unwanted) if unwanted else claimer.claim()
 
 
 def _delivery_of_run(connection: Connection, *, batch_no: int, run_id: str) -> Claim | None:
@@ -189,6 +200,12 @@ class _Claimer:
         delivery_id = self._insert_delivery(state)
         withheld_leads = self._take_failing(delivery_id)
         return self._finish(delivery_id, state, included=0, withheld=withheld_leads, reason=missing)
+
+    def leave_out(self, reason: str) -> Claim:
+        """Record that this departure was not wanted; no lead is touched."""
+        delivery_id = self._insert_delivery(DeliveryState.SKIPPED)
+        skipped = self._finish(delivery_id, DeliveryState.SKIPPED, included=0, withheld=0, reason=reason)
+        return replace(skipped, on_request=True)
 
     def _take(self, delivery_id: int) -> int:
         """Bring what may be looked at into the delivery; return how many leads."""

@@ -92,8 +92,9 @@ def configs(database: Database, batch_id: str) -> Rows:
 
 
 def was_tested(database: Database, batch_id: str, config: Mapping[str, Any]) -> bool:
-    """Tell whether a test delivery of exactly this configuration arrived; whether it was enabled does not count."""
-    asked = {**config, "enabled": None}
+    """Tell whether a test delivery of exactly this configuration arrived; whether it was enabled and when it departs do not count."""
+    besides = {"enabled": None, "schedule": None}
+    asked = {**config, **besides}
     tested = (
         select(batch_config.c.config)
         .join(delivery, delivery.c.config_id == batch_config.c.id)
@@ -106,7 +107,7 @@ def was_tested(database: Database, batch_id: str, config: Mapping[str, Any]) -> 
         .distinct()
     )
     with database.transaction() as connection:
-        return any({**found, "enabled": None} == asked for found in connection.scalars(tested))
+        return any({**found, **besides} == asked for found in connection.scalars(tested))
 
 
 def deliveries(database: Database, batch_id: str, *, limit: int = 20) -> Rows:

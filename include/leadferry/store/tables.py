@@ -296,6 +296,19 @@ audit = Table(
 )
 """Whatever a person did; rows are only ever added (I8)."""
 
+skip_order = Table(
+    "skip_order",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("batch_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("ordered_at", now=True),
+    Column("run_id", Text),
+    UniqueConstraint("batch_id", "run_id"),
+)
+"""A person's wish that a batch's next scheduled departure be left out; `run_id` is the run that was."""
+
 state_move = Table(
     "state_move",
     metadata,

@@ -234,6 +234,17 @@ CREATE TABLE audit (
     detail jsonb NOT NULL DEFAULT '{}'
 );
 
+CREATE TABLE skip_order (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    batch_id text NOT NULL,
+    reason text NOT NULL CHECK (reason <> ''),
+    actor text NOT NULL,
+    ordered_at timestamptz NOT NULL DEFAULT now(),
+    run_id text,
+    UNIQUE (batch_id, run_id)
+);
+CREATE UNIQUE INDEX skip_order_waiting ON skip_order (batch_id) WHERE run_id IS NULL;
+
 CREATE TABLE state_move (
     thing text NOT NULL,
     source text NOT NULL,

@@ -1,0 +1,72 @@
+"""Fiscal years: those of months against counting, those of weeks against a published retail calendar."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from leadferry.schedule.fiscal import FiscalYear
+
+RETAIL = FiscalYear(starts="02-01", weeks="4-5-4", named_after="start")
+"""The calendar of the National Retail Federation: begins on the Sunday nearest to 1 February."""
+
+
+@pytest.mark.req("R039")
+@pytest.mark.parametrize(
+    ("day", "year", "quarter", "number"),
+    [
+        ("2026-03-31", 2026, 4, 12),
+        ("2026-04-01", 2027, 1, 1),
+        ("2026-12-31", 2027, 3, 9),
+        ("2027-01-01", 2027, 4, 10),
+        ("2027-03-31", 2027, 4, 12),
+    ],
+)
+def test_a_year_from_april_is_named_after_the_year_it_ends_in(day, year, quarter, number):
+    period = FiscalYear(starts="04-01").period_of(date.fromisoformat(day))
+    assert (period.year, period.quarter, period.number) == (year, quarter, number)
+
+
+@pytest.mark.req("R039")
+@pytest.mark.parametrize(
+    ("year", "first"),
+    [
+        (2022, "2022-01-30"),
+        (2023, "2023-01-29"),
+        (2024, "2024-02-04"),
+        (2025, "2025-02-02"),
+        (2026, "2026-02-01"),
+    ],
+)
+def test_retail_years_begin_when_the_federation_says(year, first):
+    assert RETAIL.year_start(year) == date.fromisoformat(first)
+
+
+@pytest.mark.req("R039")
+def test_a_53rd_week_belongs_to_the_last_month():
+    lengths = [(one.last - one.first).days // 7 + 1 for one in RETAIL.periods(2023)]
+    assert lengths == [4, 5, 4, 4, 5, 4, 4, 5, 4, 4, 5, 5]
+    assert {one.year for one in RETAIL.periods(2023)} == {2023}
+
+
+@pytest.mark.req("R039")
+@pytest.mark.parametrize("first_week", ["nearest", "on_or_before", "on_or_after"])
+@pytest.mark.parametrize("weeks", [None, "4-4-5", "5-4-4"])
+@pytest.mark.parametrize("starts", ["01-01", "02-01", "07-01", "10-15"])
+def test_every_day_is_in_exactly_one_period(starts, weeks, first_week):
+    fiscal = FiscalYear(starts=starts, weeks=weeks, first_week=first_week)
+    day, before = date(2020, 1, 1), None
+    while day < date(2031, 1, 1):
+        period = fiscal.period_of(day)
+        assert period.first <= day <= period.last
+        if before is not None:
+            follows = (before.year, before.number + 1) if before.number < 12 else (before.year + 1, 1)
+            assert (period.year, period.number) in {(before.year, before.number), follows}
+        before, day = period, day + timedelta(days=1)
+
+
+@pytest.mark.req("R039")
+def test_a_calendar_year_is_the_calendar_year():
+    period = FiscalYear().period_of(date(2026, 11, 30))
+    assert (period.year, period.quarter, period.number) == (2026, 4, 11)
