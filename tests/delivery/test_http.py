@@ -5,8 +5,10 @@ import hashlib
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from batches import add_leads, make_batch, rows, scalars, waiting
+from leadferry.cli import app
 from leadferry.delivery.settle import settle
 from leadferry.errors import (
     AuthenticationError,
@@ -245,3 +247,20 @@ def test_a_file_whose_answer_is_lost_is_sent_again_only_to_a_buyer_who_knows_the
     assert settle(ferry.database, ferry.archive, claimed.delivery_id).state is state
     keys = {one.headers["idempotency-key"] for one in buyer.requests}
     assert (len(buyer.requests), len(keys)) == (2 if idempotent else 1, 1)
+
+
+@pytest.mark.req("R162", "R163")
+def test_the_commands_show_what_buyers_answered(ferry, buyer, batch, store_url, monkeypatch):
+    _, lead = add_leads(ferry.database, 2)
+    buyer.script = [buyer.accept, as_json({"result": "duplicate", "id": "B-7", "why": "known since May"})]
+    ferry.carry(batch)
+    monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
+    run = CliRunner().invoke
+    (row,) = json.loads(run(app, ["leads", "show", str(lead), "--json"]).output)
+    assert (row["outcome"], row["reason"]) == ("duplicate", "known since May")
+    assert [(one["outcome"], one["buyer_id"], one["destination"]) for one in row["answers"]] == [
+        ("duplicate", "B-7", "api")
+    ]
+    assert "What buyers answered" in run(app, ["leads", "show", str(lead)]).output
+    (found,) = json.loads(run(app, ["deliveries", "acme", "--json"]).output)
+    assert found["answers"] == "1 accepted, 1 duplicate"

@@ -32,7 +32,7 @@ from leadferry.errors import (
     StoreUnavailableError,
     TransferInterruptedError,
 )
-from leadferry.states import DeliveryState, DispatchState, FileKind
+from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
 from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, Dispatch, StoredFile
@@ -331,6 +331,7 @@ class _Sender:
             part=part,
             parts=parts,
             remedy=dispatches[0].remedy,
+            is_test=self.delivery.kind is DeliveryKind.TEST,
             answers=self._cleanup.enter_context(
                 Responses(self.database, dispatch_id=dispatches[0].id, attempt=attempt)
             ),

@@ -112,6 +112,8 @@ class Parcel:
     """What was done because one mail would have been too large: zip, split, link; empty where it is not."""
     links: tuple[Link, ...] = ()
     """The files among `files` that are linked and not attached."""
+    is_test: bool = False
+    """Whether the leads are made up; a receiver that sees no file name must be told in another way."""
     answers: Answers | None = None
     """Remembers requests and their answers, for destinations that send a parcel in several requests."""
 

@@ -277,7 +277,7 @@ def answers_to_lead(database: Database, lead_id: int) -> Rows:
         .join(dispatch, dispatch.c.id == request.c.dispatch_id)
         .join(delivery, delivery.c.id == response.c.delivery_id)
         .join(batch, batch.c.no == delivery.c.batch_no)
-        .where(response.c.lead_id == lead_id, delivery.c.kind != DeliveryKind.TEST)
+        .where(response.c.lead_id == lead_id)
         .order_by(response.c.id)
     )
     with database.transaction() as connection:

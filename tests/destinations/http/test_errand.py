@@ -15,6 +15,7 @@ from leadferry.errors import (
 )
 from leadferry.local.http import Response, as_json
 from leadferry.states import Answer, RequestState
+from servers.answers import Memory
 from servers.http_buyer import cut, then_cut
 
 REFUSED = {"when": {"json": "$.result", "word": "rejected"}, "then": "rejected"}
@@ -261,3 +262,104 @@ def test_a_probe_reaches_the_host_and_sends_no_lead(buyer, api, records):
         assert session.probe(records(1)).startswith("reached")
     assert [one.method for one in buyer.requests] == ["OPTIONS"]
     assert buyer.bodies == [b""]
+
+
+def test_made_up_leads_are_marked_as_such(buyer, api, records):
+    send(api(), records(1))
+    send(api(), replace(records(2), is_test=True, key="a test", answers=Memory()))
+    assert [one.headers.get("x-leadferry-test") for one in buyer.requests] == [None, "true", "true"]
+
+
+def test_no_value_of_a_lead_and_no_secret_is_logged(buyer, api, records, caplog):
+    caplog.set_level("DEBUG")
+    buyer.script = [cut]
+    keys = {"query": {"mail": "{{ fields['Email'] }}"}, "auth": {"type": "bearer"}, "idempotent": True}
+    send(api(**keys), records(2))
+    assert "POST https://127.0.0.1" in caplog.text
+    for value in ("lead1", "lead2", "open sesame"):
+        assert value not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        (
+            {"type": "json"},
+            'application/json: {"Lead":"1","Email":"lead1@example.com","a":{"b":"<x>","c":null}}',
+        ),
+        (
+            {"type": "json", "nest": False, "omit_empty": True, "lead_id_as": "ref"},
+            'application/json: {"ref":1,"Lead":"1","Email":"lead1@example.com","a.b":"<x>"}',
+        ),
+        (
+            {"type": "form"},
+            "application/x-www-form-urlencoded: Lead=1&Email=lead1%40example.com&a.b=%3Cx%3E",
+        ),
+        (
+            {"type": "xml"},
+            (
+                "application/xml: <?xml version='1.0' encoding='UTF-8'?>\n"
+                "<lead><Lead>1</Lead><Email>lead1@example.com</Email><a><b>&lt;x&gt;</b><c/></a></lead>"
+            ),
+        ),
+        (
+            {"type": "template", "text": '{"mail": {{ fields["Email"] | tojson }}, "n": {{ lead_id }}}'},
+            'application/json: {"mail": "lead1@example.com", "n": 1}',
+        ),
+        (
+            {"type": "template", "text": "<l>{{ fields['a.b'] | e }}</l>", "media_type": "text/xml"},
+            "text/xml: <l>&lt;x&gt;</l>",
+        ),
+    ],
+)
+def test_a_lead_is_written_as_the_buyer_wants_it(body, sent, buyer, api, records):
+    buyer.usual = as_json({"result": "accepted"})
+    send(api(body=body), records(1, **{"a.b": "<x>", "a.c": None}))
+    assert f"{buyer.requests[0].headers['content-type']}: {buyer.bodies[0].decode()}" == sent
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        ({"type": "json", "list_under": "leads"}, '{"leads":[{"Lead":"1"'),
+        ({"type": "xml", "root": "all", "element": "one"}, "<all><one><Lead>1</Lead>"),
+        (
+            {
+                "type": "template",
+                "text": "[{% for one in leads %}{{ one.lead_id }}{{ '' if loop.last else ',' }}{% endfor %}]",
+            },
+            "[1,2]",
+        ),
+    ],
+)
+def test_a_chunk_is_written_as_the_buyer_wants_it(body, sent, buyer, api, records):
+    buyer.usual = as_json({"result": "accepted"})
+    send(api(send="chunk", body=body), records(2))
+    assert sent in buyer.bodies[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": "{{ fields[\'Name\'] }}"}', "escape values"),
+        ("{{ fields[fields['Name']] }}", "does not exist"),
+    ],
+)
+def test_a_body_that_cannot_be_right_is_not_sent_and_quotes_nothing(text, told, buyer, api, records):
+    with pytest.raises(PermanentDeliveryError, match=told) as refused:
+        send(api(body={"type": "template", "text": text}), records(1, Name='Eve "x" Dropper'))
+    assert "Dropper" not in str(refused.value)
+    assert buyer.requests == []
+
+
+def test_labels_that_a_body_cannot_have_are_told_by_the_check(api):
+    assert api(body={"type": "json"}).problems(["a", "a.b"]) == [
+        "label 'a' is a value and has others below it; set nest: false"
+    ]
+    assert api(body={"type": "xml"}).problems(["First Name"]) == [
+        "label 'First Name' cannot be the name of an XML element"
+    ]
+    assert api(body={"type": "json", "lead_id_as": "a"}).problems(["a"]) == [
+        "label 'a' stands twice in the body"
+    ]
+    assert api(body={"type": "form"}).problems(["First Name", "a", "a.b"]) == []

@@ -82,7 +82,13 @@ class Requests:
                 raise self._unusable(
                     f"headers.{name}", "has a line break or another character that no header may have"
                 )
-        return {"Accept": "application/json, */*;q=0.5", **found, self._destination.idempotency_header: key}
+        marks = {"X-Leadferry-Test": "true"} if self._parcel.is_test else {}
+        return {
+            "Accept": "application/json, */*;q=0.5",
+            **found,
+            **marks,
+            self._destination.idempotency_header: key,
+        }
 
     def _filled(self, key: str, text: str, variables: Mapping[str, Any]) -> str:
         try:
