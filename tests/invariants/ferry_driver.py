@@ -22,7 +22,7 @@ from airflow.providers.sftp.hooks.sftp import SFTPHook  # noqa: F401 the same
 from batches import trigger
 from leadferry.archive import Archive
 from leadferry.batch.model import Batch
-from leadferry.delivery import deliver, extract, render, settle
+from leadferry.delivery import deliver, extract, render, settle, stream
 from leadferry.destinations.base import Parcel
 from leadferry.destinations.sftp import Sftp, SftpSession
 from leadferry.errors import LeadferryError
@@ -52,7 +52,7 @@ def attempt(job, pipe):
     """One try of a whole run, as Airflow's tasks make it; says how it ended through the pipe."""
     importlib.import_module("ferry_driver")
     os.environ["AIRFLOW_CONN_BUYER"] = json.dumps(job["connection"])
-    render.read_leads = partial(read_leads, block_bytes=65536)  # many blocks although the file is small
+    stream.read_leads = partial(read_leads, block_bytes=65536)  # many blocks although the file is small
     _arm(job, pipe)
     pipe.send("started")
     try:
