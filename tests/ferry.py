@@ -42,10 +42,12 @@ class Ferry:
         return claimed
 
     def carry(self, batch, run_id="run-1"):
-        """The whole run; a destination that fails does not keep the others from being served."""
+        """The whole run; a destination that fails does not keep the others from being served, but calls its fallback."""
         claimed = self.rendered(batch, run_id)
-        for destination in batch.destinations:
-            self.try_to_deliver(claimed, destination.id)
+        for way in batch.ways().values():
+            for destination_id in way:
+                if self.try_to_deliver(claimed, destination_id) is None:
+                    break
         return self.settle(claimed)
 
     def try_to_deliver(self, claimed, destination_id):

@@ -16,8 +16,10 @@ from airflow.sdk import DAG, Param, TaskGroup, get_parsing_context
 from leadferry import tasks
 from leadferry.batch.describe import describe
 from leadferry.batch.load import ConfigReader, batch_ids, load_all
-from leadferry.batch.model import Batch, Retry
+from leadferry.batch.model import Batch
 from leadferry.delivery.params import FORM, DeliverNow
+from leadferry.destinations import Destination
+from leadferry.destinations.base import Retry
 from leadferry.errors import BatchConfigError
 from leadferry.project import config_folder
 from leadferry.timetables import timetable_for
@@ -89,13 +91,26 @@ def render(batch: Batch) -> Any:
     return tasks.render.override(task_id="render")(batch.id)
 
 
-def deliver(batch: Batch) -> list[Any]:
-    """Make one task per destination; they run side by side from the one render."""
-    with TaskGroup("deliver", tooltip="One task per destination"):
-        return [
-            tasks.deliver.override(task_id=destination.id, pool=destination.pool)(batch.id, destination.id)
-            for destination in batch.destinations
-        ]
+def deliver(batch: Batch) -> TaskGroup:
+    """Make one task per destination; they run side by side from the one render.
+
+    A fallback waits for the destination that it replaces, and runs only when its last try failed. Whether there is
+    anything to send it asks the lead store.
+    """
+    with TaskGroup("deliver", tooltip="One task per destination") as group:
+        made = {one.id: _deliver_to(batch, one) for one in batch.destinations}
+        for one in batch.destinations:
+            if one.fallback_for is not None:
+                made[one.fallback_for] >> made[one.id]
+    return group
+
+
+def _deliver_to(batch: Batch, destination: Destination) -> Any:
+    options: dict[str, Any] = {} if destination.retry is None else _retries(batch.retry_of(destination.id))
+    if destination.fallback_for is not None:
+        options["trigger_rule"] = "all_failed"
+    task = tasks.deliver.override(task_id=destination.id, pool=destination.pool, **options)
+    return task(batch.id, destination.id)
 
 
 def mark_delivered(batch: Batch) -> Any:

@@ -19,7 +19,7 @@ LeadferryError
     │   ├── HostKeyError · AuthenticationError · AccessDeniedError · NoSuchPathError
     │   │     (ExpiredCredentialsError is an AuthenticationError, NoSuchBucketError a NoSuchPathError)
     │   ├── QuotaError · NameConflictError · MessageRefusedError · TooLargeError · RegionError
-    │   └── RejectedPolicyError · MissingExtraError
+    │   └── RejectedPolicyError · MissingExtraError · DestinationSuspendedError
     └── OutcomeUnknownError     no protocol can tell whether it arrived: a person decides
 ```
 
@@ -74,6 +74,7 @@ class StoreError(LeadferryError):
     """The lead store refused: an invariant would have been broken, or the database is not set up."""
 
     code = "store"
+    hint = "Nothing was changed; `leadferry deliveries BATCH` shows how things stand"
 
 
 class StoreUnavailableError(StoreError):
@@ -250,6 +251,13 @@ class MissingExtraError(PermanentDeliveryError):
     """This destination needs a provider that is not installed."""
 
     code = "missing_extra"
+
+
+class DestinationSuspendedError(PermanentDeliveryError):
+    """Nothing is sent there at present: a person holds it, or it failed too often or refused the login."""
+
+    code = "suspended"
+    hint = "When the cause is removed, say `leadferry resume`; `leadferry suspensions` lists what is held and why"
 
 
 class OutcomeUnknownError(DeliveryError):

@@ -17,7 +17,7 @@ class DeliveryState(StrEnum):
     RENDERED = "rendered"
     """All files are complete in the archive; nothing was sent before this."""
     DELIVERED = "delivered"
-    """Every destination that the batch's policy asks for confirmed."""
+    """All that the batch's success policy asks for is confirmed."""
     PARTIAL = "partial"
     """Some destinations confirmed, others failed for good; the leads count as delivered."""
     HELD = "held"
@@ -69,6 +69,8 @@ class DispatchState(StrEnum):
     """Did not arrive, and nothing of it is at the destination; may be tried again."""
     UNKNOWN = "unknown"
     """No protocol can tell whether it arrived; waits for a person."""
+    SKIPPED = "skipped"
+    """Not needed: another destination of its way, a fallback or what it replaces, has the file. Never sent."""
 
 
 class RequestState(StrEnum):
@@ -111,11 +113,11 @@ MOVES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         DeliveryState.PARTIAL: frozenset({DeliveryState.DELIVERED}),
     },
     DispatchState: {
-        DispatchState.READY: frozenset({DispatchState.SENDING}),
+        DispatchState.READY: frozenset({DispatchState.SENDING, DispatchState.SKIPPED}),
         DispatchState.SENDING: frozenset(
             {DispatchState.CONFIRMED, DispatchState.FAILED, DispatchState.UNKNOWN, DispatchState.READY}
         ),
-        DispatchState.FAILED: frozenset({DispatchState.SENDING}),
+        DispatchState.FAILED: frozenset({DispatchState.SENDING, DispatchState.SKIPPED}),
         DispatchState.UNKNOWN: frozenset({DispatchState.CONFIRMED, DispatchState.FAILED}),
     },
     RequestState: {

@@ -56,6 +56,8 @@ def extract(batch_id: str) -> dict[str, Any]:
         database = lead_store()
         batch = load_batch(batch_id, config=config_folder())
         claimed = claim_leads(database, batch, _trigger())
+        if claimed.on_hold:
+            raise AirflowSkipException(f"Nothing was claimed: {claimed.reason}. The leads stay in the queue")
         if claimed.state is DeliveryState.SKIPPED:
             tell_nothing_to_deliver(batch, claimed)
             raise AirflowSkipException(f"Nothing to deliver: {claimed.reason}. The leads stay in the queue")
@@ -92,9 +94,14 @@ def deliver(batch_id: str, destination_id: str) -> int:
         from leadferry.delivery.deliver import deliver as send_files
 
         database = lead_store()
-        return send_files(
+        confirmed = send_files(
             database, Archive.from_environment(), _delivery_id(database, batch_id), destination_id
         )
+        if not confirmed:
+            raise AirflowSkipException(
+                "Nothing to send: no file was rendered, or another destination has it all"
+            )
+        return confirmed
 
 
 @task
@@ -103,28 +110,38 @@ def mark_delivered(batch_id: str) -> dict[str, Any]:
     with airflow_errors():
         from leadferry.archive import Archive
         from leadferry.connections import lead_store
-        from leadferry.delivery.notices import tell_failure
-        from leadferry.delivery.settle import SUCCESSES, explain, settle
+        from leadferry.delivery.notices import tell_outcome
+        from leadferry.delivery.settle import explain, settle
         from leadferry.states import DeliveryState
         from leadferry.store import ledger
-        from leadferry.store.skips import SKIPPED_ON_REQUEST
 
-        database = lead_store()
-        delivery_id = _delivery_id(database, batch_id)
-        settlement = settle(database, Archive.from_environment(), delivery_id)
+        with _unsettled_is_told(batch_id):
+            database = lead_store()
+            delivery_id = _delivery_id(database, batch_id)
+            settlement = settle(database, Archive.from_environment(), delivery_id)
         delivery = ledger.get_delivery(database, delivery_id)
-        on_request = (settlement.reason or "").startswith(SKIPPED_ON_REQUEST)
-        must_not_be_empty = (
-            settlement.state is DeliveryState.SKIPPED
-            and delivery.config["empty"] == "fail"
-            and not on_request
-        )
-        if settlement.state not in SUCCESSES or must_not_be_empty:
-            tell_failure(delivery, settlement)
+        if not tell_outcome(database, delivery, settlement):
             raise AirflowFailException(explain(settlement))
         if settlement.state is DeliveryState.SKIPPED:
             raise AirflowSkipException(f"Nothing was to be delivered: {settlement.reason}")
         return {"delivery_id": delivery_id, "state": str(settlement.state), "leads": settlement.included}
+
+
+@contextmanager
+def _unsettled_is_told(batch_id: str) -> Iterator[None]:
+    """Mail when the last try to close a delivery fails, or there is none: nobody else would hear of it."""
+    from leadferry.batch.load import load_batch
+    from leadferry.delivery.notices import tell_unsettled
+    from leadferry.project import config_folder
+
+    try:
+        yield
+    except LeadferryError as error:
+        tries = get_current_context()["ti"]
+        if not error.retry or tries.try_number > tries.max_tries:
+            batch = load_batch(batch_id, config=config_folder())
+            tell_unsettled(batch, run_id=_run().run_id, error=error)
+        raise
 
 
 def _delivery_id(database: Any, batch_id: str) -> int:

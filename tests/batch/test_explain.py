@@ -32,7 +32,7 @@ REST = FIELDS + FILES + DESTINATIONS
         ),
         (
             HEAD + FIELDS + FILES + "destinations:\n  - id: a\n    type: folder\n    pth: x\n",
-            "config/batches/acme.yaml:10: destinations[0].pth: this key is not known here; allowed: create, files, ",
+            "config/batches/acme.yaml:10: destinations[0].pth: this key is not known here; allowed: create, fallback_for, files, ",
         ),
         (
             HEAD

@@ -64,11 +64,19 @@ def _kinds() -> list[tuple[str, type]]:
 
 SHARED_KEYS = {"files", "segments", "max_rows", "max_bytes"}
 """Every destination has them; the page on files tells of them."""
+POLICY_KEYS = {"primary", "fallback_for", "retry"}
+"""Every destination has them too; the page on destinations that fail tells of them."""
 
 
 def test_the_page_on_files_names_what_every_destination_has():
     page = section("docs/reference/files.md", "For each destination")
     assert {key for key in SHARED_KEYS if f"| `{key}` |" not in page} == set()
+
+
+def test_the_page_on_failures_names_what_every_destination_has():
+    page = text_of("docs/how-to/when-a-destination-fails.md")
+
+    assert {key for key in POLICY_KEYS if f"`{key}" not in page} == set()
 
 
 @pytest.mark.parametrize(("folder", "kind"), _kinds(), ids=lambda one: getattr(one, "__name__", one))
@@ -80,7 +88,7 @@ class TestADestinationOrFormat:
 
     def test_has_a_page_that_names_every_key(self, folder, kind):
         page = (PROJECT / "docs" / folder / f"{_type(kind)}.md").read_text(encoding="utf-8")
-        every = SHARED_KEYS if folder == "destinations" else set()
+        every = SHARED_KEYS | POLICY_KEYS if folder == "destinations" else set()
         own = {field.alias or name for name, field in kind.model_fields.items()} - {"type", "id"} - every
 
         assert {key for key in own if f"`{key}`" not in page} == set()

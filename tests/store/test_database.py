@@ -16,6 +16,9 @@ BEYOND_CORE = {
     "lot_waiting",
     "delivery_of_run",
     "delivery_open",
+    "delivery_needs_attention",
+    "dispatch_in_doubt",
+    "suspension_active",
     "response_final",
     "skip_order_waiting",
 }

@@ -21,7 +21,9 @@ from pydantic_core import PydanticCustomError
 
 from leadferry.batch.files import ID_PATTERN, Bundle, DoneMarker, Manifest, OutputFile
 from leadferry.batch.routes import route_problems
+from leadferry.batch.ways import primary, way_problems, ways
 from leadferry.destinations import Destination
+from leadferry.destinations.base import Retry
 from leadferry.destinations.email import Email
 from leadferry.destinations.email.settings import Personal
 from leadferry.mapping.fields import OutputField
@@ -118,13 +120,16 @@ class Select(_Model):
         return self
 
 
-class Retry(_Model):
-    """How often and when a failed delivery is tried again; carried out by Airflow."""
+class Suspend(_Model):
+    """When a destination that fails again and again is left alone; a refused login suspends at once, by itself."""
 
-    attempts: int = Field(default=5, ge=1, le=50, description="Tries in all, the first one included.")
-    first_delay: Duration = timedelta(minutes=1)
-    factor: float = Field(default=2, ge=1, le=10)
-    max_delay: Duration = timedelta(hours=1)
+    after_failures: int | None = Field(
+        default=5, ge=1, le=100, description="Failed deliveries in a row; null to try for ever."
+    )
+    retry_after: Duration | None = Field(
+        default=timedelta(hours=1),
+        description="After this time the next departure tries the destination again; null to wait for `leadferry resume`.",
+    )
 
 
 class Notify(_Model):
@@ -176,7 +181,15 @@ class Batch(_Model):
         default=None, description="Send an empty file after everything else."
     )
     destinations: list[Destination] = Field(min_length=1)
+    success: Literal["all", "any", "primary"] = Field(
+        default="all",
+        description="Which destinations must have everything for the delivery to count as delivered: all, any one,"
+        " or the one with `primary: true`. A fallback counts for the destination that it replaces.",
+    )
     retry: Retry = Retry()
+    suspend: Suspend = Field(
+        default=Suspend(), description="When a destination that fails again and again is left alone."
+    )
     priority: int = Field(
         default=1, ge=1, le=1000, description="A higher number departs first when slots are scarce."
     )
@@ -200,6 +213,29 @@ class Batch(_Model):
     def destination(self, destination_id: str) -> Destination:
         """Return the destination with this id."""
         return next(one for one in self.destinations if one.id == destination_id)
+
+    def retry_of(self, destination_id: str) -> Retry:
+        """Return how often and when a destination is tried: the batch's `retry`, changed by its own."""
+        own = self.destination(destination_id).retry
+        return self.retry if own is None else own.over(self.retry)
+
+    def ways(self) -> dict[str, list[str]]:
+        """Return the destinations of each way in the order in which they are tried, by the one that is tried first."""
+        return ways(self.destinations)
+
+    def way_of(self, destination_id: str) -> str:
+        """Return the first destination of the way that a destination is on."""
+        return next(first for first, way in self.ways().items() if destination_id in way)
+
+    @property
+    def primary(self) -> str:
+        """The destination that `success: primary` asks for."""
+        return primary(self.destinations, stores=self.stores_for_links)
+
+    def required_ways(self) -> dict[str, list[str]]:
+        """Return the ways without which a delivery cannot be delivered; with `success: any` no single one."""
+        ways = self.ways()
+        return {"all": ways, "any": {}, "primary": {self.primary: ways[self.primary]}}[self.success]
 
     @property
     def loose_files(self) -> list[OutputFile]:
@@ -298,6 +334,15 @@ class Batch(_Model):
         for index, destination in enumerate(self.destinations):
             for problem in destination.problems(labels):
                 raise _blame("destinations", index, text=problem)
+        return self
+
+    @model_validator(mode="after")
+    def _ways_lead_somewhere(self) -> Self:
+        stores = self.stores_for_links
+        for at, text in way_problems(
+            self.loose_files, self.bundles, self.destinations, success=self.success, stores=stores
+        ):
+            raise _blame(*at, text=text)
         return self
 
     @model_validator(mode="after")

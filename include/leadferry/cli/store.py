@@ -37,17 +37,38 @@ def upgrade() -> None:
 
 @app.command()
 def deliveries(
-    batch: Annotated[str, typer.Argument(help="The batch's id.")],
+    batch: Annotated[str | None, typer.Argument(help="The batch's id.")] = None,
     *,
     count: Annotated[int, typer.Option("-n", min=1, help="How many, newest first.")] = 20,
+    needs_attention: Annotated[
+        bool,
+        typer.Option(
+            "--needs-attention", help="Only those that wait for a person; of all batches by default."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List a batch's deliveries: when, how many leads, what became of them."""
+    if needs_attention:
+        _show_needs_attention(batch, count=count, as_json=as_json)
+        return
+    if batch is None:
+        raise typer.BadParameter("name a batch, or say --needs-attention")
     columns = ["id", "number", "state", "included", "withheld", "confirmed", "answers"]
     columns += ["files", "departs_at", "reason"]
     rows = history.deliveries(lead_store(), batch, limit=count)
     brief = ["id", "state", "included", "withheld", "answers", "departs_at", "files", "reason"]
     show(rows, as_json=as_json, title=f"Deliveries of {batch}", columns=columns, brief=brief)
+
+
+def _show_needs_attention(batch: str | None, *, count: int, as_json: bool) -> None:
+    """Exits with 1 when there are any, so that a monitor need not read the list."""
+    columns = ["id", "batch", "state", "included", "confirmed", "departs_at", "lease_until", "why"]
+    rows = history.needs_attention(lead_store(), batch, limit=count)
+    brief = ["id", "batch", "state", "included", "departs_at", "why"]
+    show(rows, as_json=as_json, title="Deliveries that need a person", columns=columns, brief=brief)
+    if rows:
+        raise typer.Exit(1)
 
 
 @app.command()

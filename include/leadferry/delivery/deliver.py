@@ -7,7 +7,7 @@ again, and where it cannot be asked, a person is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import dropwhile
@@ -19,12 +19,15 @@ from leadferry.archive import Archive
 from leadferry.batch.model import Batch
 from leadferry.delivery import linked
 from leadferry.delivery.extract import lease
+from leadferry.delivery.holding import refuse_suspended
 from leadferry.delivery.variables import file_variables
 from leadferry.destinations.base import DestinationBase, Link, OutgoingFile, Parcel, Receipt, Session
 from leadferry.destinations.email import Email
 from leadferry.errors import (
+    AuthenticationError,
     DeliveryError,
     DestinationBusyError,
+    DestinationSuspendedError,
     LeadferryError,
     NameConflictError,
     NoSuchPathError,
@@ -33,7 +36,7 @@ from leadferry.errors import (
     TransferInterruptedError,
 )
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
-from leadferry.store import ledger
+from leadferry.store import ledger, suspensions
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, Dispatch, StoredFile
 from leadferry.store.responses import Responses
@@ -52,24 +55,80 @@ def deliver(database: Database, archive: Archive, delivery_id: int, destination_
     """Send what is not yet confirmed to one destination; return how many dispatches are confirmed.
 
     Parcels are independent: one that fails does not keep the next from being sent.
+    A fallback brings only what did not arrive at the destination that it replaces; 0 when it is not needed.
 
     Raises:
         DeliveryError: at least one parcel was not confirmed; the worst of their errors.
+        DestinationSuspendedError: the destination is left alone at present: nothing was tried.
         StoreError: the delivery was settled meanwhile: nothing was sent.
     """
     delivery = ledger.get_delivery(database, delivery_id)
     if delivery.state in {DeliveryState.FAILED, DeliveryState.SKIPPED}:
         raise ledger.gone_too_far(delivery_id, delivery.state)
+    batch = Batch.model_validate(delivery.config)
+    _close_other_ways(database, archive, delivery, batch, destination_id)
     sender = _Sender(database, archive, delivery, destination_id)
-    with sender.connected():
-        errors = list(sender.send_all())
-    if errors:
-        raise max(errors, key=_severity)
-    return len(ledger.dispatches_to(database, delivery_id, destination_id))
+    if sender.parcels():
+        _refuse_suspended(database, delivery, batch, destination_id)
+        with sender.connected():
+            errors = list(sender.send_all())
+        if errors:
+            _leave_alone(database, delivery, destination_id, errors)
+            raise max(errors, key=_severity)
+    there = ledger.dispatches_to(database, delivery_id, destination_id)
+    return sum(one.state is DispatchState.CONFIRMED for one in there)
 
 
-def look_up(database: Database, archive: Archive, delivery_id: int) -> None:
+def _close_other_ways(
+    database: Database, archive: Archive, delivery: Delivery, batch: Batch, destination_id: str
+) -> None:
+    """Make sure that what is sent now neither arrived by another destination of the way nor still may.
+
+    Raises:
+        OutcomeUnknownError: it may have arrived there.
+        DeliveryError: the other destination could not be asked now; try again.
+    """
+    others = set(batch.ways()[batch.way_of(destination_id)]) - {destination_id}
+    if not others:
+        return
+    look_up(database, archive, delivery.id, only=others)
+    for one in ledger.dispatches_to(database, delivery.id):
+        if one.destination in others and one.state is DispatchState.UNKNOWN:
+            raise OutcomeUnknownError(
+                f"{destination_id!r} is not used: parcel {one.parcel_key} may have arrived at {one.destination!r}"
+            )
+    ledger.skip_unneeded(database, delivery.id)
+
+
+def _refuse_suspended(database: Database, delivery: Delivery, batch: Batch, destination_id: str) -> None:
+    try:
+        refuse_suspended(database, batch, destination_id, delivery.kind)
+    except DestinationSuspendedError as error:
+        ledger.note_unsent(database, delivery.id, destination_id, error)
+        raise
+
+
+def _leave_alone(
+    database: Database, delivery: Delivery, destination_id: str, errors: Sequence[LeadferryError]
+) -> None:
+    """Suspend a destination that refused the login."""
+    if delivery.kind is DeliveryKind.TEST or not any(isinstance(one, AuthenticationError) for one in errors):
+        return
+    suspensions.suspend_after_refused_login(
+        database, batch_id=delivery.batch_id, destination=destination_id, delivery_id=delivery.id
+    )
+
+
+def look_up(
+    database: Database, archive: Archive, delivery_id: int, *, only: Collection[str] | None = None
+) -> None:
     """Find out what became of dispatches whose sender died, and write it down; sends nothing.
+
+    Args:
+        database: the lead store.
+        archive: where the stored bytes are.
+        delivery_id: whose dispatches.
+        only: the destinations to ask; all when left out.
 
     Raises:
         DeliveryError: a destination could not be asked now; try again.
@@ -78,7 +137,7 @@ def look_up(database: Database, archive: Archive, delivery_id: int) -> None:
     lost = {
         one.destination
         for one in ledger.dispatches_to(database, delivery_id)
-        if one.state is DispatchState.SENDING
+        if one.state is DispatchState.SENDING and (only is None or one.destination in only)
     }
     for destination_id in sorted(lost):
         sender = _Sender(database, archive, delivery, destination_id)
@@ -121,10 +180,11 @@ class _Sender:
         return self._session
 
     def parcels(self) -> list[list[Dispatch]]:
-        """Return the dispatches that travel together, parcel by parcel, in the order in which they are sent."""
+        """Return the needed dispatches that travel together, parcel by parcel, in the order in which they are sent."""
         found: dict[str, list[Dispatch]] = {}
         for one in ledger.dispatches_to(self.database, self.delivery.id, self.destination.id):
-            found.setdefault(one.parcel_key, []).append(one)
+            if one.state is not DispatchState.SKIPPED:
+                found.setdefault(one.parcel_key, []).append(one)
         return list(found.values())
 
     def send_all(self) -> Iterator[LeadferryError]:
@@ -139,8 +199,8 @@ class _Sender:
                 _log.warning("Parcel %s: %s", dispatches[0].parcel_key, error)
                 complete = False
                 yield error
-                if self._out_of_reach:
-                    return  # not even a connection: the other parcels would fail alike
+                if self._out_of_reach or isinstance(error, AuthenticationError):
+                    return  # no connection or a refused login: the other parcels would fail alike
 
     def _tells_of_others(self, dispatches: Sequence[Dispatch]) -> bool:
         with_leads = {FileKind.LEADS, FileKind.VARIANT}
@@ -157,7 +217,7 @@ class _Sender:
                         self._look_up(current)
 
     def _current(self, parcel_key: str) -> list[Dispatch]:
-        return next(found for found in self.parcels() if found[0].parcel_key == parcel_key)
+        return next((found for found in self.parcels() if found[0].parcel_key == parcel_key), [])
 
     def _bring_home(self, parcel_key: str) -> None:
         """Take one parcel from wherever it stands to confirmed."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
+from leadferry.delivery.holding import why_on_hold
 from leadferry.delivery.made_up import made_up_leads
 from leadferry.delivery.params import DeliverNow
+from leadferry.destinations.base import Retry
 from leadferry.errors import DepartureRefusedError, NothingToDeliverError
 from leadferry.mapping.rules import failed_rule
 from leadferry.states import DeliveryState
@@ -43,8 +45,14 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     ledger.recover_stale(database)
     if not trigger.params.test:
         _may_depart(database, batch)
-    claimed = claim(database, _departure(batch, trigger), _selection(batch, trigger.params))
-    if claimed.state is DeliveryState.SKIPPED and batch.empty == "fail" and not claimed.on_request:
+    selection = _selection(batch, trigger.params)
+    selection = replace(selection, on_hold=why_on_hold(database, batch, selection.kind))
+    claimed = claim(database, _departure(batch, trigger), selection)
+    if (
+        claimed.state is DeliveryState.SKIPPED
+        and batch.empty == "fail"
+        and not (claimed.on_hold or claimed.on_request)
+    ):
         raise NothingToDeliverError(f"Batch {batch.id!r} has nothing to deliver: {claimed.reason}")
     return claimed
 
@@ -103,10 +111,15 @@ def _selection(batch: Batch, params: DeliverNow) -> Selection:
 
 def lease(batch: Batch) -> timedelta:
     """Return how long a delivery keeps its leads between two signs of life: never shorter than its retries take."""
-    delay = batch.retry.first_delay
+    longest = max(_waits(batch.retry_of(one.id)) for one in batch.destinations)
+    return max(batch.claim_lease, longest + timedelta(hours=1))
+
+
+def _waits(retry: Retry) -> timedelta:
+    delay = retry.first_delay
     total = timedelta()
-    for _ in range(batch.retry.attempts - 1):
+    for _ in range(retry.attempts - 1):
         # Airflow waits up to twice the delay (its jitter).
-        total += 2 * min(delay, batch.retry.max_delay)
-        delay = delay * batch.retry.factor
-    return max(batch.claim_lease, total + timedelta(hours=1))
+        total += 2 * min(delay, retry.max_delay)
+        delay = delay * retry.factor
+    return total

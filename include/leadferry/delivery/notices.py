@@ -5,6 +5,7 @@ A notice that cannot be sent is logged and fails nothing: the delivery itself is
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -12,9 +13,14 @@ from leadferry.batch.model import Batch
 from leadferry.delivery.settle import explain
 from leadferry.destinations.base import Parcel
 from leadferry.destinations.email import Email
-from leadferry.errors import DeliveryError
+from leadferry.errors import DeliveryError, LeadferryError
+from leadferry.states import DeliveryState
+from leadferry.store import history, suspensions
 from leadferry.store.claim import Claim
+from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, Settlement
+from leadferry.store.skips import SKIPPED_ON_REQUEST
+from leadferry.store.suspensions import Suspension
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +40,56 @@ def tell_nothing_to_deliver(batch: Batch, claimed: Claim) -> None:
         )
 
 
-def tell_failure(delivery: Delivery, settlement: Settlement) -> None:
-    """Tell `notify.failure` that a delivery failed, is partial, or waits for a person."""
+def tell_failure(delivery: Delivery, settlement: Settlement, *, suspended: Sequence[Suspension] = ()) -> None:
+    """Tell `notify.failure` that a delivery failed, is partial, waits for a person, or did not go everywhere.
+
+    Args:
+        delivery: what was settled.
+        settlement: how.
+        suspended: what is left alone from now on because of it.
+    """
     batch = Batch.model_validate(delivery.config)
     key = f"{batch.id}.{delivery.id}.{settlement.state}"
-    _send(batch, batch.notify.failure, key=key, what=str(settlement.state), text=explain(settlement))
+    what = str(settlement.state)
+    if settlement.state is DeliveryState.DELIVERED:
+        what = "delivered, but not everywhere"
+    consequences = [f"From now on, {one}. `leadferry resume {batch.id}` ends this." for one in suspended]
+    text = " ".join([explain(settlement), *consequences])
+    _send(batch, batch.notify.failure, key=key, what=what, text=text)
+
+
+def tell_outcome(database: Database, delivery: Delivery, settlement: Settlement) -> bool:
+    """Tell `notify.failure` what it must know of a settled delivery, in at most one mail; return whether all is well."""
+    on_request = (settlement.reason or "").startswith(SKIPPED_ON_REQUEST)
+    on_purpose = delivery.on_hold or on_request or delivery.config["empty"] != "fail"
+    well = settlement.state is DeliveryState.DELIVERED or (
+        settlement.state is DeliveryState.SKIPPED and on_purpose
+    )
+    if not well or (settlement.state is DeliveryState.DELIVERED and settlement.reason):
+        tell_failure(delivery, settlement, suspended=suspensions.caused_by(database, delivery.id))
+    elif settlement.state is DeliveryState.DELIVERED:
+        before = history.state_before(database, delivery)
+        if before is not None and before is not DeliveryState.DELIVERED:
+            tell_recovery(delivery, before)
+    return well
+
+
+def tell_recovery(delivery: Delivery, before: str) -> None:
+    """Tell `notify.failure` that a batch delivers again; `before` says how its last delivery ended."""
+    batch = Batch.model_validate(delivery.config)
+    text = (
+        f"Batch {batch.id} delivers again: delivery {delivery.id} is delivered ({delivery.included} included,"
+        f" {delivery.withheld} withheld); the one before it was {before}."
+    )
+    key = f"{batch.id}.{delivery.id}.recovered"
+    _send(batch, batch.notify.failure, key=key, what="delivers again", text=text)
+
+
+def tell_unsettled(batch: Batch, *, run_id: str, error: LeadferryError) -> None:
+    """Tell `notify.failure` that a run ended before its delivery could be closed, or even began."""
+    text = f"Run {run_id} of batch {batch.id} ended without a delivery that could be closed. {error.code}: {error}"
+    digest = hashlib.sha256(run_id.encode()).hexdigest()[:12]
+    _send(batch, batch.notify.failure, key=f"{batch.id}.{digest}.unsettled", what="not settled", text=text)
 
 
 def _send(batch: Batch, people: Sequence[str], *, key: str, what: str, text: str) -> None:

@@ -80,12 +80,14 @@ def plan(
             mine = _wanted(destination, addressee, going)
             for load in loads(destination, addressee, mine):
                 key = _parcel_key(batch, delivery, destination, addressee, load)
-                planned += _dispatches(destination, addressee, load, parcel_key=key)
+                planned += _dispatches(
+                    destination, addressee, load, way=batch.way_of(destination.id), parcel_key=key
+                )
     return planned
 
 
 def _dispatches(
-    destination: DestinationBase, addressee: str | None, load: Load, *, parcel_key: str
+    destination: DestinationBase, addressee: str | None, load: Load, *, way: str, parcel_key: str
 ) -> Iterator[PlannedDispatch]:
     for file in load.files:
         yield PlannedDispatch(
@@ -93,6 +95,7 @@ def _dispatches(
             file_key=file.key,
             file_part=file.part,
             destination=destination.id,
+            way=way,
             addressee=addressee or "",
             parcel_key=parcel_key,
             remedy=load.remedy,

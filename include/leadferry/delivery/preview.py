@@ -100,6 +100,7 @@ def _played(batch: Batch, leads: int, *, now: datetime) -> Delivery:
         kind=DeliveryKind.DEPARTURE,
         state=DeliveryState.CLAIMED,
         reason=None,
+        on_hold=False,
         departs_at=now,
         window_from=None,
         window_to=now,

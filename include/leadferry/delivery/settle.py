@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from leadferry.archive import Archive
+from leadferry.batch.model import Batch
 from leadferry.delivery.deliver import look_up
-from leadferry.states import DeliveryState
-from leadferry.store import ledger
+from leadferry.states import DeliveryKind, DeliveryState
+from leadferry.store import ledger, suspensions
 from leadferry.store.database import Database
 from leadferry.store.ledger import Settlement
 
@@ -16,11 +17,20 @@ SUCCESSES = frozenset({DeliveryState.DELIVERED, DeliveryState.SKIPPED})
 def settle(database: Database, archive: Archive, delivery_id: int) -> Settlement:
     """Close a delivery: delivered, partial, held or failed; leads of a failed one are back in the queue.
 
+    Destinations that failed too often in a row are left alone from now on, as the batch's `suspend` says.
+
     Raises:
         DeliveryError: a destination could not be asked what became of a parcel; try again.
     """
     look_up(database, archive, delivery_id)
-    return ledger.settle(database, delivery_id)
+    settlement = ledger.settle(database, delivery_id)
+    delivery = ledger.get_delivery(database, delivery_id)
+    limits = Batch.model_validate(delivery.config).suspend
+    if limits.after_failures is not None and delivery.kind is not DeliveryKind.TEST:
+        suspensions.suspend_after_failures(
+            database, delivery_id=delivery_id, failures=limits.after_failures, retry_after=limits.retry_after
+        )
+    return settlement
 
 
 def explain(settlement: Settlement) -> str:
@@ -39,5 +49,7 @@ def explain(settlement: Settlement) -> str:
                 f"{start}: {settlement.reason}. Ask the recipient, then"
                 " `leadferry dispatch confirm|fail ID --reason TEXT`."
             )
+        case _ if settlement.reason:
+            return f"{start}, but not everywhere: {settlement.reason}."
         case _:
             return f"{start}."

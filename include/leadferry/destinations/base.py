@@ -23,7 +23,7 @@ from leadferry.destinations.transfer import paced
 from leadferry.errors import DeliveryError, NoSuchPathError, PermanentDeliveryError
 from leadferry.exchange import Answers
 from leadferry.templates import render
-from leadferry.units import Size
+from leadferry.units import Duration, Size
 
 BLOCK = 1 << 20
 """Bytes that are read, hashed and sent at a time."""
@@ -280,6 +280,34 @@ def pool_name(kind: str, connection: str) -> str:
     return f"leadferry_{kind}_{re.sub(r'[^a-z0-9]+', '_', connection.lower()).strip('_')}"
 
 
+class Retry(BaseModel):
+    """How often and when a failed delivery is tried again; carried out by Airflow."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attempts: int = Field(default=5, ge=1, le=50, description="Tries in all, the first one included.")
+    first_delay: Duration = timedelta(minutes=1)
+    factor: float = Field(default=2, ge=1, le=10)
+    max_delay: Duration = timedelta(hours=1)
+
+
+class OwnRetry(BaseModel):
+    """What one destination does otherwise than its batch; a key that is left out is the batch's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attempts: int | None = Field(
+        default=None, ge=1, le=50, description="Tries in all, the first one included."
+    )
+    first_delay: Duration | None = None
+    factor: float | None = Field(default=None, ge=1, le=10)
+    max_delay: Duration | None = None
+
+    def over(self, batch: Retry) -> Retry:
+        """Return the batch's settings with these in their place."""
+        return batch.model_copy(update={name: value for name, value in self if value is not None})
+
+
 class DestinationBase(BaseModel, abc.ABC):
     """What every destination has in YAML; each kind adds its own keys in its own file."""
 
@@ -295,6 +323,18 @@ class DestinationBase(BaseModel, abc.ABC):
     )
     files: list[str] | None = Field(
         default=None, min_length=1, description="Ids of the files that go here; all of them when left out."
+    )
+    primary: bool = Field(
+        default=False,
+        description="With `success: primary`, the destination that must have everything; the first one when none says so.",
+    )
+    fallback_for: str | None = Field(
+        default=None,
+        description="Id of the destination that this one replaces: used only after the last failed try there,"
+        " and only for what did not arrive there.",
+    )
+    retry: OwnRetry | None = Field(
+        default=None, description="Keys of the batch's `retry` that are different for this destination."
     )
 
     @property

@@ -87,7 +87,7 @@ def _nothing(batch_id: str, *, run_state: str, waiting: int) -> Arrival:
 
 
 def _delivered(database: Database, batch_ids: Sequence[str], *, since: datetime) -> list[Arrival]:
-    tried = dispatch.c.state != DispatchState.READY  # a fallback that was not needed stays ready
+    tried = dispatch.c.state.not_in([DispatchState.READY, DispatchState.SKIPPED])
     query = (
         select(
             batch.c.id,

@@ -93,8 +93,17 @@ class Selection:
     """Also leave the leads in the queue for the next departure."""
     made_up: Sequence[Mapping[str, Any]] = ()
     """Fields of leads that are delivered instead of those that wait: a test."""
+    on_hold: str | None = None
+    """Why nothing may go at present; the leads are not even looked at."""
     window_to: datetime | None = None
     """Leads received from this instant on stay for the next departure; now, by the database's clock, when left out."""
+
+    @property
+    def kind(self) -> DeliveryKind:
+        """What this makes of the delivery."""
+        if self.made_up:
+            return DeliveryKind.TEST
+        return DeliveryKind.EARLY_COPY if self.keep_for_next else DeliveryKind.DEPARTURE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +117,8 @@ class Claim:
     reason: str | None = None
     on_request: bool = False
     """Whether a person wanted this departure left out."""
+    on_hold: bool = False
+    """Whether nothing was claimed because the batch is held or suspended."""
     is_new: bool = True
     """False when the run had its delivery already."""
 
@@ -162,12 +173,6 @@ def _delivery_of_run(connection: Connection, *, batch_no: int, run_id: str) -> C
     )
 
 
-def _kind(selection: Selection) -> DeliveryKind:
-    if selection.made_up:
-        return DeliveryKind.TEST
-    return DeliveryKind.EARLY_COPY if selection.keep_for_next else DeliveryKind.DEPARTURE
-
-
 class _Claimer:
     """One claim, inside its transaction."""
 
@@ -178,12 +183,14 @@ class _Claimer:
         self.batch_no = batch_no
         self.departure = departure
         self.selection = selection
-        self.kind = _kind(selection)
+        self.kind = selection.kind
         self.window_from = self._end_of_the_last_window()
         self.window_to = selection.window_to or self._now()
 
     def claim(self) -> Claim:
         """Claim, or record why not."""
+        if self.selection.on_hold is not None:
+            return self._wait(self.selection.on_hold)
         savepoint = self.connection.begin_nested()
         delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
         leads = self._take(delivery_id)
@@ -206,6 +213,14 @@ class _Claimer:
         delivery_id = self._insert_delivery(DeliveryState.SKIPPED)
         skipped = self._finish(delivery_id, DeliveryState.SKIPPED, included=0, withheld=0, reason=reason)
         return replace(skipped, on_request=True)
+
+    def _wait(self, reason: str) -> Claim:
+        """Record that this departure took nothing, whatever waits."""
+        delivery_id = self._insert_delivery(DeliveryState.SKIPPED)
+        held = update(delivery).where(delivery.c.id == delivery_id).values(on_hold=True)
+        self.connection.execute(held)
+        claimed = self._finish(delivery_id, DeliveryState.SKIPPED, included=0, withheld=0, reason=reason)
+        return replace(claimed, on_hold=True)
 
     def _take(self, delivery_id: int) -> int:
         """Bring what may be looked at into the delivery; return how many leads."""

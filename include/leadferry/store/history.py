@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal, select
+from sqlalchemy import ColumnElement, case, exists, func, literal, select, union
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from leadferry.errors import StoreError
 from leadferry.states import Answer, DeliveryKind, DeliveryState, DispatchState
 from leadferry.store.database import Database
-from leadferry.store.ledger import StoredFile
+from leadferry.store.ledger import Delivery, StoredFile
 from leadferry.store.tables import (
     batch,
     batch_config,
@@ -282,6 +282,72 @@ def answers_to_lead(database: Database, lead_id: int) -> Rows:
     )
     with database.transaction() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def state_before(database: Database, delivery_: Delivery) -> DeliveryState | None:
+    """Return how the batch's numbered delivery before this one ended; None when this one is the first, or is a test."""
+    if delivery_.number is None:
+        return None
+    before = (
+        select(delivery.c.state)
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(batch.c.id == delivery_.batch_id, delivery.c.number < delivery_.number)
+        .order_by(delivery.c.number.desc())
+        .limit(1)
+    )
+    with database.transaction() as connection:
+        found: DeliveryState | None = connection.scalar(before)
+    return found
+
+
+def needs_attention(database: Database, batch_id: str | None = None, *, limit: int = 100) -> Rows:
+    """List the deliveries that a person must look at, the oldest first.
+
+    Those that are held or partial; those that nobody works on any more, their lease being over; and any with a dispatch
+    whose outcome is open although its run has ended or waits for a person.
+    """
+    open_ = [DeliveryState.CLAIMED, DeliveryState.RENDERED]
+    overdue = delivery.c.state.in_(open_) & (delivery.c.lease_until < func.now())
+    waits = delivery.c.state.in_([DeliveryState.HELD, DeliveryState.PARTIAL])
+    unknown, lost = _has(DispatchState.UNKNOWN), _has(DispatchState.SENDING)
+    ended = delivery.c.state.not_in(open_)
+    # Both along an index of what is open, so that the price does not grow with history.
+    in_doubt = [DispatchState.SENDING, DispatchState.UNKNOWN]
+    candidates = union(
+        select(delivery.c.id).where(
+            delivery.c.state.in_([*open_, DeliveryState.HELD, DeliveryState.PARTIAL])
+        ),
+        select(dispatch.c.delivery_id).where(dispatch.c.state.in_(in_doubt)),
+    )
+    query = (
+        select(
+            delivery.c.id,
+            batch.c.id.label("batch"),
+            delivery.c.state,
+            delivery.c.included,
+            delivery.c.departs_at,
+            delivery.c.lease_until,
+            case(
+                (unknown, literal("nobody can tell whether it arrived")),
+                (lost, literal("it may be under way, or its sender died")),
+                (overdue, literal("nobody works on it any more")),
+                else_=delivery.c.reason,
+            ).label("why"),
+            _dispatches_of(delivery.c.id),
+        )
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(delivery.c.id.in_(candidates), overdue | waits | unknown | (lost & ended))
+        .order_by(delivery.c.id)
+        .limit(limit)
+    )
+    if batch_id is not None:
+        query = query.where(batch.c.id == batch_id)
+    with database.transaction() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _has(state: DispatchState) -> ColumnElement[bool]:
+    return exists().where(dispatch.c.delivery_id == delivery.c.id, dispatch.c.state == state)
 
 
 def get_file(database: Database, file_id: int) -> StoredFile:

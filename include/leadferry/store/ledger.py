@@ -47,6 +47,7 @@ class Delivery:
     kind: DeliveryKind
     state: DeliveryState
     reason: str | None
+    on_hold: bool
     departs_at: datetime
     window_from: datetime | None
     window_to: datetime
@@ -90,6 +91,8 @@ class PlannedDispatch:
     file_key: str
     file_part: int = 1
     destination: str
+    way: str | None = None
+    """The destination that is tried first, where this one is a fallback; otherwise itself."""
     addressee: str
     parcel_key: str
     remedy: str = ""
@@ -220,6 +223,7 @@ def _dispatch_row(
         "delivery_id": delivery_id,
         "file_id": ids[plan.file_kind, plan.file_key, plan.file_part],
         "destination": plan.destination,
+        "way": plan.way or plan.destination,
         "addressee": plan.addressee,
         "parcel_key": plan.parcel_key,
         "remedy": plan.remedy,
@@ -277,7 +281,8 @@ def begin_sending(database: Database, dispatches: Sequence[Dispatch], *, lease: 
             `ready` or `failed`.
     """
     ids = [one.id for one in dispatches]
-    sendable = {DeliveryState.RENDERED, DeliveryState.PARTIAL}
+    # What the policy did not ask for may still be sent when the delivery counts as delivered.
+    sendable = {DeliveryState.RENDERED, DeliveryState.PARTIAL, DeliveryState.DELIVERED}
     with database.transaction() as connection:
         owner = connection.scalars(
             select(dispatch.c.delivery_id).where(dispatch.c.id.in_(ids)).distinct()
@@ -386,6 +391,17 @@ def end_sending(  # noqa: PLR0913  (all but two by keyword)
         )
 
 
+def note_unsent(database: Database, delivery_id: int, destination: str, error: LeadferryError) -> None:
+    """Write down why nothing was even tried at a destination."""
+    with database.transaction() as connection:
+        connection.execute(
+            update(dispatch)
+            .where(dispatch.c.delivery_id == delivery_id, dispatch.c.destination == destination)
+            .where(dispatch.c.state == DispatchState.READY)
+            .values(error_code=error.code, error=str(error), updated_at=func.now())
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settlement:
     """How a delivery ended, in numbers."""
@@ -414,8 +430,11 @@ def settle(database: Database, delivery_id: int, *, reason: str | None = None) -
 
 def _settle(connection: Connection, delivery_id: int, *, reason: str | None = None) -> Settlement:
     state = _lock(connection, delivery_id, set(DeliveryState))
+    _skip_unneeded(connection, delivery_id)
     target = _target_state(connection, delivery_id, state)
     returned = 0
+    if target is state is DeliveryState.DELIVERED:
+        _tell_why(connection, delivery_id)
     if target is not state:
         reason = reason or _why(connection, delivery_id)
         if target is DeliveryState.FAILED:
@@ -449,7 +468,7 @@ def _target_state(connection: Connection, delivery_id: int, state: DeliveryState
     if DispatchState.UNKNOWN in states:
         # Once partial, the leads count as delivered, whatever the answer will be.
         return DeliveryState.PARTIAL if state is DeliveryState.PARTIAL else DeliveryState.HELD
-    if states == {DispatchState.CONFIRMED}:
+    if connection.scalar(select(func.policy_met(delivery_id))):
         return DeliveryState.DELIVERED
     # A buyer's API that answered for some leads has those: none of the delivery may travel again by another.
     somebody_has_some = DispatchState.CONFIRMED in states or responses.has_answers(connection, delivery_id)
@@ -457,14 +476,71 @@ def _target_state(connection: Connection, delivery_id: int, state: DeliveryState
 
 
 def _why(connection: Connection, delivery_id: int) -> str | None:
-    """Name the destinations that did not confirm, with their error class."""
+    """Name the destinations that did not confirm, with their error class; not those that were not needed."""
+    replaced = dispatch.c.state == DispatchState.SKIPPED
     rows = connection.execute(
-        select(dispatch.c.destination, dispatch.c.error_code)
+        select(dispatch.c.destination, dispatch.c.error_code, replaced.label("replaced"))
         .where(dispatch.c.delivery_id == delivery_id, dispatch.c.state != DispatchState.CONFIRMED)
+        .where(~replaced | dispatch.c.error_code.is_not(None))
         .distinct()
         .order_by(dispatch.c.destination)
     )
-    return ", ".join(f"{row.destination}: {row.error_code or 'not sent'}" for row in rows) or None
+    return ", ".join(f"{row.destination}: {_what_happened(row)}" for row in rows) or None
+
+
+def _what_happened(row: Row[Any]) -> str:
+    return f"{row.error_code or 'not sent'}{', its fallback has it' if row.replaced else ''}"
+
+
+def _tell_why(connection: Connection, delivery_id: int) -> None:
+    """Bring the reason of a delivered delivery up to date: a destination that was not required may have confirmed."""
+    why = _why(connection, delivery_id)
+    connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(reason=why))
+
+
+def skip_unneeded(database: Database, delivery_id: int) -> None:
+    """Mark what no longer needs to be sent, because another destination of the way has it, as `skipped`.
+
+    Call it before a fallback is used, so that it brings only what did not arrive at the destination that it replaces.
+    """
+    with database.transaction() as connection:
+        _lock(connection, delivery_id, set(DeliveryState))
+        _skip_unneeded(connection, delivery_id)
+
+
+def _skip_unneeded(connection: Connection, delivery_id: int) -> None:
+    connection.execute(_UNNEEDED, {"delivery": delivery_id})
+
+
+_UNNEEDED = text(
+    """
+    WITH one AS (
+        SELECT dispatch.*, file.kind, file.key, file.part
+        FROM dispatch JOIN file ON file.id = file_id WHERE dispatch.delivery_id = :delivery
+    ), arrived AS (
+        SELECT way, destination, file_id, key, part FROM one WHERE kind = 'leads'
+        GROUP BY way, destination, file_id, key, part HAVING bool_and(state = 'confirmed')
+    ), elsewhere AS (  -- each destination with the files of leads that another one of its way has
+        SELECT DISTINCT one.way, one.destination, arrived.file_id, arrived.key, arrived.part
+        FROM one JOIN arrived USING (way) WHERE arrived.destination <> one.destination
+    ), with_leads AS (
+        SELECT DISTINCT way, file_id FROM one WHERE kind = 'leads'
+    ), still_to_bring AS (
+        SELECT DISTINCT one.way, one.destination FROM one JOIN with_leads USING (way) WHERE NOT EXISTS (
+            SELECT FROM elsewhere WHERE (elsewhere.way, elsewhere.destination, elsewhere.file_id)
+                = (one.way, one.destination, with_leads.file_id))
+    )
+    UPDATE dispatch SET state = 'skipped', updated_at = now() FROM one
+    WHERE dispatch.id = one.id AND one.state IN ('ready', 'failed') AND (
+        one.way IN (SELECT * FROM served_ways(:delivery))
+        OR EXISTS (  -- the file of leads itself, and the checksum of such a file
+            SELECT FROM elsewhere WHERE (elsewhere.way, elsewhere.destination) = (one.way, one.destination)
+            AND (one.kind = 'leads' AND elsewhere.file_id = one.file_id
+                 OR one.kind = 'checksum' AND (elsewhere.key, elsewhere.part) = (one.key, one.part)))
+        OR one.kind NOT IN ('leads', 'checksum')  -- what only accompanies the leads
+            AND (one.way, one.destination) NOT IN (SELECT way, destination FROM still_to_bring))
+    """
+)
 
 
 def _give_back(connection: Connection, delivery_id: int) -> int:

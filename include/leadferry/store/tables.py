@@ -11,6 +11,7 @@ from enum import StrEnum
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Enum,
@@ -119,6 +120,7 @@ delivery = Table(
     Column("run_id", Text, nullable=False),
     Column("state", _enum(DeliveryState, "delivery_state"), nullable=False),
     Column("reason", Text),
+    Column("on_hold", Boolean, nullable=False, server_default="false"),
     _moment("departs_at"),
     _moment("window_from", nullable=True),
     _moment("window_to"),
@@ -218,6 +220,7 @@ dispatch = Table(
     Column("delivery_id", BigInteger, ForeignKey("delivery.id"), nullable=False, index=True),
     Column("file_id", BigInteger, ForeignKey("file.id"), nullable=False),
     Column("destination", Text, nullable=False),
+    Column("way", Text, nullable=False),
     Column("addressee", Text, nullable=False, server_default=""),
     Column("parcel_key", Text, nullable=False),
     Column("sent_as", Text),
@@ -230,7 +233,8 @@ dispatch = Table(
     _moment("updated_at", now=True),
     UniqueConstraint("file_id", "destination", "addressee"),
 )
-"""One file on its way to one destination (and one mail recipient)."""
+"""One file on its way to one destination (and one mail recipient).
+A destination and its fallbacks are one way, named after the destination that they replace."""
 
 attempt = Table(
     "attempt",
@@ -283,6 +287,25 @@ response = Table(
     _moment("at", now=True),
 )
 """What a buyer said to one lead at one time; rows are only ever added."""
+
+suspension = Table(
+    "suspension",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("destination", Text, nullable=False, server_default=""),
+    Column("cause", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("error_code", Text),
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id")),
+    _moment("since", now=True),
+    Column("actor", Text),
+    _moment("until", nullable=True),
+    _moment("resumed_at", nullable=True),
+    Column("resumed_by", Text),
+)
+"""From when to when a batch, one of its destinations or a recipient gets nothing, and why."""
 
 audit = Table(
     "audit",

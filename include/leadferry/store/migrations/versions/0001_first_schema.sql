@@ -3,14 +3,14 @@
 --       and a lot belongs to one delivery
 --   I2  settle_adds_up: a delivery is settled only when its counts add up
 --   I3  never_changes on file
---   I4  confirmed_has_receipt on dispatch
+--   I4  confirmed_has_receipt and receipt_stays on dispatch, one_way on the destinations of a way
 --   I8  never_changes on audit
 -- and every change of state is one of state_move.
 
 CREATE TYPE delivery_state AS ENUM ('claimed', 'rendered', 'delivered', 'partial', 'held', 'failed', 'skipped');
 CREATE TYPE delivery_kind AS ENUM ('departure', 'early_copy', 'test');
 CREATE TYPE file_kind AS ENUM ('leads', 'checksum', 'manifest', 'done', 'variant', 'chart');
-CREATE TYPE dispatch_state AS ENUM ('ready', 'sending', 'confirmed', 'failed', 'unknown');
+CREATE TYPE dispatch_state AS ENUM ('ready', 'sending', 'confirmed', 'failed', 'unknown', 'skipped');
 CREATE TYPE request_state AS ENUM ('sending', 'answered', 'open', 'unknown');
 CREATE TYPE answer AS ENUM ('accepted', 'rejected', 'duplicate', 'incomplete', 'retry');
 
@@ -73,6 +73,7 @@ CREATE TABLE delivery (
     run_id text NOT NULL,
     state delivery_state NOT NULL,
     reason text,
+    on_hold boolean NOT NULL DEFAULT false,
     departs_at timestamptz NOT NULL,
     window_from timestamptz,
     window_to timestamptz NOT NULL,
@@ -89,6 +90,7 @@ CREATE TABLE delivery (
 -- A retried task finds its delivery again; a run that is cleared after its delivery failed makes a new one.
 CREATE UNIQUE INDEX delivery_of_run ON delivery (batch_no, run_id) WHERE state NOT IN ('failed', 'skipped');
 CREATE INDEX delivery_open ON delivery (lease_until) WHERE state IN ('claimed', 'rendered');
+CREATE INDEX delivery_needs_attention ON delivery (id) WHERE state IN ('claimed', 'rendered', 'held', 'partial');
 
 -- A batch's queue is a set of lots; claiming leads gives their lot to a delivery, giving them back takes it away again.
 -- So the price of both does not grow with the number of leads.
@@ -149,6 +151,7 @@ CREATE TABLE dispatch (
     delivery_id bigint NOT NULL REFERENCES delivery,
     file_id bigint NOT NULL REFERENCES file,
     destination text NOT NULL,
+    way text NOT NULL,
     addressee text NOT NULL DEFAULT '',
     parcel_key text NOT NULL,
     sent_as text,
@@ -163,6 +166,7 @@ CREATE TABLE dispatch (
     CONSTRAINT confirmed_has_receipt CHECK ((state = 'confirmed') = (receipt IS NOT NULL))
 );
 CREATE INDEX ix_dispatch_delivery_id ON dispatch (delivery_id);
+CREATE INDEX dispatch_in_doubt ON dispatch (delivery_id) WHERE state IN ('sending', 'unknown');
 
 CREATE TABLE attempt (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -225,6 +229,26 @@ CREATE VIEW delivery_lead AS
     LEFT JOIN withheld w ON w.delivery_id = lot.delivery_id AND w.lead_id = e.lead_id
     WHERE lot.delivery_id IS NOT NULL;
 
+-- From when to when nothing is sent: to a recipient, for a batch, or to one of its destinations ('' means all).
+CREATE TABLE suspension (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    scope text NOT NULL CHECK (scope IN ('recipient', 'batch')),
+    name text NOT NULL,
+    destination text NOT NULL DEFAULT '',
+    cause text NOT NULL CHECK (cause IN ('hold', 'auth', 'failures')),
+    reason text NOT NULL CHECK (reason <> ''),
+    error_code text,
+    delivery_id bigint REFERENCES delivery,
+    since timestamptz NOT NULL DEFAULT now(),
+    actor text,
+    until timestamptz,
+    resumed_at timestamptz,
+    resumed_by text,
+    CONSTRAINT hold_has_actor CHECK (cause <> 'hold' OR actor IS NOT NULL),
+    CONSTRAINT resumed_by_somebody CHECK ((resumed_at IS NULL) = (resumed_by IS NULL))
+);
+CREATE UNIQUE INDEX suspension_active ON suspension (scope, name, destination) WHERE resumed_at IS NULL;
+
 CREATE TABLE audit (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT now(),
@@ -261,7 +285,7 @@ INSERT INTO state_move VALUES
     ('dispatch', 'ready', 'sending'),
     ('dispatch', 'sending', 'confirmed'), ('dispatch', 'sending', 'failed'),
     ('dispatch', 'sending', 'unknown'), ('dispatch', 'sending', 'ready'),
-    ('dispatch', 'failed', 'sending'),
+    ('dispatch', 'failed', 'sending'), ('dispatch', 'ready', 'skipped'), ('dispatch', 'failed', 'skipped'),
     ('dispatch', 'unknown', 'confirmed'), ('dispatch', 'unknown', 'failed'),
     ('request', 'sending', 'answered'), ('request', 'sending', 'open'), ('request', 'sending', 'unknown'),
     ('request', 'open', 'sending'),
@@ -286,6 +310,19 @@ CREATE TRIGGER never_deleted BEFORE DELETE ON lead FOR EACH ROW EXECUTE FUNCTION
 CREATE TRIGGER never_moved BEFORE UPDATE OF id, flow, received_at ON lead
     FOR EACH ROW WHEN (OLD.id <> NEW.id OR OLD.flow <> NEW.flow OR OLD.received_at <> NEW.received_at)
     EXECUTE FUNCTION refuse_change('given another id, flow or time');
+CREATE TRIGGER never_deleted BEFORE DELETE ON delivery FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
+CREATE TRIGGER never_deleted BEFORE DELETE ON dispatch FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
+CREATE TRIGGER never_deleted BEFORE DELETE ON attempt FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
+CREATE TRIGGER never_deleted BEFORE DELETE ON suspension FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
+CREATE TRIGGER receipt_stays BEFORE UPDATE OF receipt ON dispatch
+    FOR EACH ROW WHEN (OLD.receipt IS NOT NULL AND OLD.receipt IS DISTINCT FROM NEW.receipt)
+    EXECUTE FUNCTION refuse_change('given another receipt');
+CREATE TRIGGER stays_where_it_goes BEFORE UPDATE OF delivery_id, file_id, destination, way, addressee, parcel_key ON dispatch
+    FOR EACH ROW EXECUTE FUNCTION refuse_change('sent elsewhere');
+CREATE TRIGGER ended_for_good BEFORE UPDATE ON attempt
+    FOR EACH ROW WHEN (OLD.ended_at IS NOT NULL) EXECUTE FUNCTION refuse_change('changed after their end');
+CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON withheld
+    FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON file FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON response
@@ -295,6 +332,14 @@ CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON batch_config
 -- Row triggers do not see TRUNCATE.
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON file EXECUTE FUNCTION refuse_change('emptied');
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON lead EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON arrival EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON lot EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON queue_entry EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON withheld EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON delivery EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON dispatch EXECUTE FUNCTION refuse_change('emptied');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON attempt EXECUTE FUNCTION refuse_change('emptied');
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON batch_config EXECUTE FUNCTION refuse_change('emptied');
 
 CREATE FUNCTION refuse_move() RETURNS trigger LANGUAGE plpgsql
@@ -329,6 +374,115 @@ CREATE TRIGGER belongs_to_one_delivery BEFORE UPDATE OF delivery_id ON lot
     FOR EACH ROW WHEN (OLD.delivery_id IS NOT NULL AND OLD.delivery_id IS DISTINCT FROM NEW.delivery_id)
     EXECUTE FUNCTION refuse_theft();
 
+CREATE FUNCTION refuse_empty_lot() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
+BEGIN
+    IF OLD.delivery_id IS NOT NULL OR EXISTS (SELECT FROM queue_entry WHERE lot_id = OLD.id) THEN
+        RAISE EXCEPTION 'leadferry: lot % holds leads or belongs to a delivery and cannot be deleted', OLD.id
+            USING ERRCODE = 'LF002';
+    END IF;
+    RETURN OLD;
+END $$;
+CREATE TRIGGER only_when_empty BEFORE DELETE ON lot FOR EACH ROW EXECUTE FUNCTION refuse_empty_lot();
+
+-- Leads change lots while they wait or are being claimed, never after their file was rendered.
+-- One look for each statement, whatever the number of leads.
+CREATE FUNCTION refuse_lead_theft() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM (SELECT DISTINCT lot_id FROM before) AS touched
+               JOIN lot ON lot.id = touched.lot_id JOIN delivery ON delivery.id = lot.delivery_id
+               WHERE delivery.state <> 'claimed')
+       OR EXISTS (SELECT FROM (SELECT DISTINCT lot_id FROM after) AS touched
+                  LEFT JOIN lot ON lot.id = touched.lot_id LEFT JOIN delivery ON delivery.id = lot.delivery_id
+                  WHERE lot.id IS NULL OR delivery.state NOT IN ('claimed', 'skipped')) THEN
+        RAISE EXCEPTION 'leadferry: leads of a delivery that was rendered stay in it' USING ERRCODE = 'LF002';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER belongs_to_one_delivery AFTER UPDATE ON queue_entry
+    REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION refuse_lead_theft();
+CREATE TRIGGER stays_the_same BEFORE UPDATE OF batch_no, lead_id, copy, received_at ON queue_entry
+    FOR EACH ROW EXECUTE FUNCTION refuse_change('made to stand for another lead');
+
+-- A lead leaves a queue only with its flow, when the batch no longer listens to it.
+CREATE FUNCTION refuse_lead_loss() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM (SELECT DISTINCT lot_id FROM gone) AS touched
+               JOIN lot ON lot.id = touched.lot_id JOIN delivery ON delivery.id = lot.delivery_id
+               WHERE delivery.state IN ('delivered', 'partial', 'failed', 'skipped'))
+       OR EXISTS (SELECT FROM gone JOIN lead ON lead.id = gone.lead_id
+                  JOIN subscription ON subscription.batch_no = gone.batch_no AND subscription.flow = lead.flow) THEN
+        RAISE EXCEPTION 'leadferry: a lead leaves a queue only when the batch no longer listens to its flow'
+            USING ERRCODE = 'LF002';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER never_lost AFTER DELETE ON queue_entry
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION refuse_lead_loss();
+
+-- A way is served when one of its destinations brought all that it had to: everything, or what had not arrived by another.
+-- A file arrived by a destination when all its dispatches to it (one for each mail recipient) are confirmed.
+CREATE FUNCTION served_ways(of_delivery bigint) RETURNS SETOF text LANGUAGE sql STABLE
+    SET search_path = leadferry, pg_temp AS $$
+    WITH brought AS (
+        SELECT way, destination, file_id, bool_and(state = 'confirmed') AS all_of_it,
+               bool_and(state IN ('confirmed', 'skipped')) AS nothing_left
+        FROM dispatch WHERE delivery_id = of_delivery GROUP BY way, destination, file_id
+    ), missing AS (
+        SELECT way FROM brought JOIN file ON file.id = file_id AND kind = 'leads'
+        GROUP BY way, file_id HAVING NOT bool_or(all_of_it)
+    )
+    SELECT DISTINCT way FROM brought GROUP BY way, destination
+    HAVING bool_and(all_of_it)
+        OR bool_and(nothing_left) AND bool_or(all_of_it) AND way NOT IN (SELECT way FROM missing)
+$$;
+
+-- Whether what arrived is enough for the batch's `success`: all ways, or any, or the primary one, with every lead.
+CREATE FUNCTION policy_met(of_delivery bigint) RETURNS boolean LANGUAGE sql STABLE
+    SET search_path = leadferry, pg_temp AS $$
+    WITH served AS MATERIALIZED (
+        SELECT way FROM served_ways(of_delivery) AS listed (way)
+    ), divided AS (
+        SELECT way FROM (SELECT DISTINCT way, file.id, key, rows FROM dispatch JOIN file ON file.id = file_id
+                         WHERE dispatch.delivery_id = of_delivery AND kind = 'leads') AS gets
+        GROUP BY way, key HAVING sum(rows) <> (SELECT included FROM delivery WHERE id = of_delivery)
+    ), enough AS (
+        SELECT way FROM served WHERE way NOT IN (SELECT way FROM divided)
+    )
+    SELECT CASE coalesce(config ->> 'success', 'all')
+        WHEN 'any' THEN EXISTS (SELECT FROM enough)
+        WHEN 'primary' THEN (
+            SELECT one ->> 'id' FROM jsonb_array_elements(config -> 'destinations') WITH ORDINALITY AS listed (one, place)
+            WHERE one ->> 'id' IN (SELECT way FROM dispatch WHERE delivery_id = of_delivery)
+            ORDER BY coalesce((one ->> 'primary')::boolean, false) DESC, place LIMIT 1
+        ) IN (SELECT way FROM enough)
+        ELSE EXISTS (SELECT FROM served) AND NOT EXISTS (
+            SELECT FROM dispatch WHERE delivery_id = of_delivery AND way NOT IN (SELECT way FROM served))
+    END
+    FROM delivery JOIN batch_config ON batch_config.id = delivery.config_id WHERE delivery.id = of_delivery
+$$;
+
+-- A file goes to a fallback or to what it replaces, never to both: no sending while another destination of the way
+-- may be getting something, or has the file.
+CREATE FUNCTION refuse_second_way() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
+BEGIN
+    PERFORM FROM delivery WHERE id = NEW.delivery_id FOR UPDATE;
+    IF EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.delivery_id AND way = NEW.way
+               AND destination <> NEW.destination AND state IN ('sending', 'unknown'))
+       OR EXISTS (SELECT FROM dispatch JOIN file ON file.id = file_id AND kind = 'leads'
+                  WHERE file_id = NEW.file_id AND way = NEW.way AND destination <> NEW.destination
+                  GROUP BY destination HAVING bool_and(state = 'confirmed')) THEN
+        RAISE EXCEPTION 'leadferry: dispatch % of delivery % is or may be delivered by another destination of its way',
+            NEW.id, NEW.delivery_id USING ERRCODE = 'LF002';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER one_way BEFORE UPDATE OF state ON dispatch
+    FOR EACH ROW WHEN (OLD.state <> 'sending' AND NEW.state = 'sending') EXECUTE FUNCTION refuse_second_way();
+
 CREATE FUNCTION settle_adds_up() RETURNS trigger LANGUAGE plpgsql
     SET search_path = leadferry, pg_temp AS $$
 DECLARE
@@ -351,7 +505,8 @@ BEGIN
            AND NOT EXISTS (SELECT FROM request JOIN dispatch d ON d.id = dispatch_id
                            WHERE d.delivery_id = NEW.id AND request.state = 'answered'))
        OR (NEW.state = 'delivered'
-           AND EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state <> 'confirmed')) THEN
+           AND (NOT policy_met(NEW.id)
+                OR EXISTS (SELECT FROM dispatch WHERE delivery_id = NEW.id AND state IN ('sending', 'unknown')))) THEN
         RAISE EXCEPTION 'leadferry: delivery % has % leads, which its files or receipts do not add up to',
             NEW.id, included_leads USING ERRCODE = 'LF003';
     END IF;
