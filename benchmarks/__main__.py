@@ -19,6 +19,7 @@ BENCHMARKS = {
     "B5": "b5_dags",
     "FORMATS": "formats",
     "R237": "r237_pace",
+    "TIMETABLE": "timetable",
 }
 
 

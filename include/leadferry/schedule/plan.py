@@ -10,10 +10,12 @@ and give up after `HORIZON` days without a departure, so that no schedule can ke
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from zoneinfo import ZoneInfo
 
 from leadferry.schedule.calendar import Calendar, told_hours
@@ -38,6 +40,7 @@ _CHUNK = 8
 _LONGEST_CHUNK = 128
 _KEPT_DAYS = 64
 _DAY = timedelta(days=1)
+_utc = attrgetter("utc")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +141,8 @@ class Plan:
             begins = self._first_moment(placed.day)
             yield from self._leave(waiting, start=start, until=begins, skipped=skipped)
             skipped += placed.left_out
-            for instant in self._instants_of(placed.day):
+            instants = self._instants_of(placed.day)
+            for instant in instants[bisect_right(instants, start - self._offset, key=_utc) :]:
                 notes = waiting.setdefault(instant.utc, [])
                 notes += [*placed.notes, *([instant.note] if instant.note else [])]
         yield from self._leave(waiting, start=start, until=_LAST + _DAY, skipped=skipped)
@@ -165,8 +169,9 @@ class Plan:
                 break
         latest: datetime | None = None
         for day in reversed(days):
-            due = [instant.utc + self._offset for instant in self._instants_of(day)]
-            latest_of_day = max((utc for utc in due if utc <= end), default=None)
+            instants = self._instants_of(day)
+            due = bisect_right(instants, end - self._offset, key=_utc)
+            latest_of_day = instants[due - 1].utc + self._offset if due else None
             if latest is not None:
                 # Where clocks went back over midnight, the day before has the later instants; further back none has.
                 return max(latest, latest_of_day or latest)
