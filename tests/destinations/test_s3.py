@@ -1,20 +1,34 @@
 """The S3 destination on a store of its own: the contract, and what stores do differently."""
 
 import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.client import BaseClient
+from pydantic import ValidationError
 
 from contracts.destination_contract import Crash, FileStoreContract, Harness, find, send
 from leadferry.destinations import s3
+from leadferry.destinations.base import OutgoingFile, Parcel, Shares
 from leadferry.destinations.s3 import S3
 from leadferry.errors import (
     ConnectTimeoutError,
     DestinationBusyError,
     NameConflictError,
+    NoSuchBucketError,
     NoSuchPathError,
     OutcomeUnknownError,
     PermanentDeliveryError,
+    RegionError,
     TooLargeError,
     TransferInterruptedError,
 )
@@ -48,10 +62,11 @@ class S3Harness(Harness):
         really = BaseClient._make_api_call
 
         def call(client, operation, arguments):
-            if operation == "PutObject" and when == "before":
+            publishes = operation in {"PutObject", "CompleteMultipartUpload"}
+            if publishes and when == "before":
                 raise Crash
             answer = really(client, operation, arguments)
-            if operation == "PutObject":
+            if publishes:
                 raise Crash
             return answer
 
@@ -73,6 +88,90 @@ def harness(connect):
 @pytest.mark.req("R145", "R146")
 class TestS3(FileStoreContract):
     pass
+
+
+class InParts(S3Harness):
+    """Files of more than 100,000 bytes go in parts of 16 MiB, so the contract's in one."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        update = {"multipart_above": 100_000}
+        self.destination = self.destination.model_copy(update=update)
+        self.wrong_credentials = self.wrong_credentials.model_copy(update=update)
+
+    def uploads(self):
+        found = self.server.client().list_multipart_uploads(Bucket=self.server.bucket)
+        return [one["Key"] for one in found.get("Uploads", [])]
+
+    @contextlib.contextmanager
+    def forbidden(self):
+        self.server.faults.answers["POST"] = ("403 Forbidden", "AccessDenied")
+        with super().forbidden():
+            yield
+
+
+@pytest.fixture
+def in_parts(connect):
+    with servers.receiver() as server, Wire(server.port) as wire:
+        yield InParts(server, wire, connect)
+
+
+@pytest.mark.req("R145")
+class TestS3InParts(FileStoreContract):
+    @pytest.fixture
+    def harness(self, in_parts):
+        return in_parts
+
+
+@pytest.fixture
+def large(make_parcel):
+    """Two parts, the second one byte."""
+    return make_parcel(b"0123456789abcdef" * (1 << 20) + b"!")
+
+
+def test_a_large_file_goes_in_parts_and_is_known_again_without_being_read_back(in_parts, large):
+    receipt = send(in_parts.destination, large)
+    assert large.file.path.read_bytes() == in_parts.visible()["leads.csv"]
+    assert large.file.sha256 == receipt.sha256
+    assert receipt.details["etag"].endswith('-2"')
+    reads = in_parts.server.misbehaving.requests.count("GET")
+    assert "parts" in find(in_parts.destination, large).details["verified"]
+    assert reads == in_parts.server.misbehaving.requests.count("GET")
+    assert in_parts.uploads() == []
+
+
+def test_a_name_that_is_taken_while_parts_are_sent_is_left_alone(in_parts, large, monkeypatch):
+    really = BaseClient._make_api_call
+
+    def call(client, operation, arguments):
+        if operation == "CompleteMultipartUpload" and "IfNoneMatch" in arguments:
+            in_parts.put("leads.csv", b"faster")
+        return really(client, operation, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    with pytest.raises(NameConflictError):
+        send(in_parts.destination, large)
+    assert in_parts.visible() == {"leads.csv": b"faster"}
+
+
+def test_parts_of_a_failed_try_are_taken_away_by_itself(in_parts, large):
+    in_parts.server.faults.answers["PUT"] = ("503 Slow Down", "SlowDown")
+    with pytest.raises(DestinationBusyError):
+        send(in_parts.destination, large)
+    assert in_parts.uploads() == []
+
+
+def test_parts_of_a_killed_try_are_taken_away_by_the_next_one_and_those_of_other_files_stay(in_parts, large):
+    client = in_parts.server.client()
+    for name in ("leads.csv", "leads.csv.more"):
+        client.create_multipart_upload(Bucket=in_parts.server.bucket, Key=f"in/2026-01-31/{name}")
+    send(in_parts.destination, large)
+    assert in_parts.uploads() == ["in/2026-01-31/leads.csv.more"]
+
+
+def test_a_part_is_16_mib_unless_there_would_be_too_many():
+    assert s3.part_size(1) == 16 << 20
+    assert s3.part_size(5 * 1024**4) * 10_000 >= 5 * 1024**4
 
 
 @pytest.mark.parametrize("condition", ["unsupported", "ignored"])
@@ -115,15 +214,181 @@ def test_a_versioned_bucket_gives_the_version(harness, parcel):
     assert send(harness.destination, parcel).details["version"]
 
 
-def test_encryption_is_asked_for(harness, parcel):
+@pytest.mark.req("R151")
+@pytest.mark.parametrize("above", [5_000_000, 1000], ids=["at once", "in parts"])
+def test_an_object_is_what_the_batch_asks_for(harness, parcel, above):
+    asked = {
+        "multipart_above": above,
+        "encryption": "aws:kms",
+        "kms_key": "arn:aws:kms:us-east-1:123456789012:key/leads",
+        "acl": "authenticated-read",
+        "storage_class": "STANDARD_IA",
+        "tags": {"batch": "{{ batch.name }}!", "for": "acme"},
+        "metadata": {"batch": "{{ batch.name }} ü"},
+    }
+    send(harness.destination.model_copy(update=asked), parcel)
+    client, there = (
+        harness.server.client(),
+        {"Bucket": harness.server.bucket, "Key": "in/2026-01-31/leads.csv"},
+    )
+    head = client.head_object(**there)
+    assert head["ServerSideEncryption"] == "aws:kms"
+    assert head["SSEKMSKeyId"] == asked["kms_key"]
+    assert head["StorageClass"] == "STANDARD_IA"
+    assert head["Metadata"]["batch"] == "Acme Auto u"
+    tags = {one["Key"]: one["Value"] for one in client.get_object_tagging(**there)["TagSet"]}
+    assert tags == {"batch": "Acme Auto_", "for": "acme"}
+    grants = client.get_object_acl(**there)["Grants"]
+    assert "AuthenticatedUsers" in str(grants)
+
+
+def test_encryption_by_the_store_is_asked_for(harness, parcel):
     send(harness.destination.model_copy(update={"encryption": "AES256"}), parcel)
     head = harness.server.client().head_object(Bucket=harness.server.bucket, Key="in/2026-01-31/leads.csv")
     assert head["ServerSideEncryption"] == "AES256"
 
 
+def test_a_kms_key_needs_kms():
+    with pytest.raises(ValidationError, match="kms_key needs"):
+        S3(id="lake", bucket="leads", kms_key="x")
+
+
+@pytest.mark.req("R154")
+def test_a_bucket_outside_the_allowed_regions_is_refused_before_the_upload(harness, parcel):
+    harness.server.faults.region = "eu-central-1"
+    elsewhere = harness.destination.model_copy(update={"allowed_regions": ["us-east-1"]})
+    with pytest.raises(RegionError, match=r"eu-central-1, expected us-east-1"):
+        send(elsewhere, parcel)
+    assert "PUT" not in harness.server.misbehaving.requests[1:]
+    assert harness.visible() == {}
+    inside = harness.destination.model_copy(update={"allowed_regions": ["us-east-1", "EU-central-1"]})
+    assert send(inside, parcel).size == parcel.file.size
+
+
+@pytest.mark.req("R154")
+def test_a_wrong_region_is_said_with_the_right_one(harness, parcel):
+    harness.server.faults.region = "eu-central-1"
+    harness.server.faults.answers["PUT"] = ("400 Bad Request", "AuthorizationHeaderMalformed")
+    with pytest.raises(RegionError, match="expected eu-central-1") as caught:
+        send(harness.destination, parcel)
+    assert not caught.value.retry
+
+
+@pytest.mark.req("R146")
+def test_the_batch_may_name_the_endpoint_the_region_and_how_buckets_are_addressed(
+    harness, parcel, content, connect
+):
+    connect("bare", {"connection": {**harness.server.announcement()["connection"], "extra": {}}})
+    there = {
+        "connection": "bare",
+        "endpoint_url": harness.server.endpoint,
+        "region": "eu-west-1",
+        "addressing": "path",
+    }
+    named = harness.destination.model_copy(update=there)
+    send(named, parcel)
+    assert {"leads.csv": content} == harness.visible()
+    assert named.endpoint() == ("127.0.0.1", harness.server.port)
+
+
+@pytest.mark.req("F59", "R231")
+def test_a_link_works_for_anybody_until_it_expires(harness, parcel, content):
+    send(harness.destination, parcel)
+    with harness.destination.open() as session:
+        assert isinstance(session, Shares)
+        link = session.link(parcel, expires=timedelta(hours=2))
+    with urllib.request.urlopen(link, timeout=30) as answer:
+        assert answer.read() == content
+    harness.server.clock = lambda: datetime.now(UTC) + timedelta(hours=3)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(link, timeout=30)
+
+
+def test_there_is_no_link_to_nothing_and_none_that_works_too_long_or_never(harness, parcel):
+    with harness.destination.open() as session:
+        with pytest.raises(NoSuchPathError):
+            session.link(parcel, expires=timedelta(hours=1))
+        for expires in (timedelta(days=8), timedelta(0)):
+            with pytest.raises(PermanentDeliveryError, match="7 days"):
+                session.link(parcel, expires=expires)
+
+
+def test_a_link_is_never_made_for_a_store_without_https(harness, parcel):
+    with harness.destination.open() as session, pytest.raises(PermanentDeliveryError, match="unencrypted"):
+        session._safe("leads.csv", "http://store.example.com/leads.csv?signature")
+
+
+def test_the_log_of_a_link_does_not_hold_it(harness, parcel, caplog):
+    caplog.set_level(logging.INFO, logger="leadferry.access")
+    send(harness.destination, parcel)
+    with harness.destination.open() as session:
+        session.link(parcel, expires=timedelta(hours=1))
+    lines = [one.getMessage() for one in caplog.records if one.name == "leadferry.access"]
+    assert any(line.startswith("link s3://") for line in lines)
+    assert "Signature" not in "".join(lines)
+
+
+@pytest.mark.req("F02", "F03")
+def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_object_after_the_next_try(
+    in_parts, tmp_path
+):
+    parcel = _sparse(tmp_path, size=200_000_000)
+    with _sending(in_parts.destination, parcel) as process:
+        # The second part has begun: the first is stored.
+        _until(lambda: in_parts.server.misbehaving.requests.count("PUT") > 2, process)
+        process.kill()
+    assert in_parts.visible() == {}
+    assert in_parts.uploads() == ["in/2026-01-31/leads.csv"]
+    receipt = send(in_parts.destination, dataclasses.replace(parcel, attempt=2))
+    assert parcel.file.sha256 == receipt.sha256
+    assert in_parts.uploads() == []
+    stored = in_parts.server.client().head_object(
+        Bucket=in_parts.server.bucket, Key="in/2026-01-31/leads.csv"
+    )
+    assert stored["ContentLength"] == 200_000_000
+    assert list(in_parts.visible()) == ["leads.csv"]
+
+
+def _sparse(tmp_path, *, size):
+    path = tmp_path / "large"
+    with path.open("wb") as out:
+        out.truncate(size)
+    with path.open("rb") as stored:
+        digest = hashlib.file_digest(stored, "sha256").hexdigest()
+    file = OutgoingFile(name="leads.csv", path=path, size=size, sha256=digest, rows=1, media_type="text/csv")
+    variables = {"delivery": {"date": "2026-01-31"}}
+    return Parcel(key="large", attempt=1, files=(file,), variables=variables)
+
+
+@contextlib.contextmanager
+def _sending(destination, parcel):
+    """Send in a process of its own."""
+    told = {"model": destination.model_dump(mode="json"), "path": str(parcel.file.path)}
+    told |= {"size": parcel.file.size, "sha256": parcel.file.sha256}
+    program = f"""
+import json, pathlib
+from leadferry.destinations.base import OutgoingFile, Parcel
+from leadferry.destinations.s3 import S3
+told = json.loads({json.dumps(json.dumps(told))})
+file = OutgoingFile(name="leads.csv", path=pathlib.Path(told["path"]), size=told["size"],
+                    sha256=told["sha256"], rows=1, media_type="text/csv")
+variables = {{"delivery": {{"date": "2026-01-31"}}}}
+with S3.model_validate(told["model"]).open() as session:
+    session.send(Parcel(key="large", attempt=1, files=(file,), variables=variables))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL) as process:
+        yield process
+
+
+def _until(reached, process):
+    while not reached():
+        assert process.poll() is None, "it ended before it could be killed"
+        threading.Event().wait(0.002)
+
+
 @pytest.mark.req("R149")
 def test_a_bucket_that_does_not_exist_is_said(harness, parcel):
-    with pytest.raises(NoSuchPathError, match="NoSuchBucket") as caught:
+    with pytest.raises(NoSuchBucketError, match="NoSuchBucket") as caught:
         send(harness.destination.model_copy(update={"bucket": "no-such-bucket"}), parcel)
     assert not caught.value.retry
 

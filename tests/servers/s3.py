@@ -19,6 +19,8 @@ class Faults:
     """works | unsupported (501) | ignored: what the store does with If-None-Match."""
     drops_answer_to_put: bool = False
     stalls: bool = False
+    region: str = ""
+    """What the store says that the bucket's region is."""
     damages: bool = False
     """Keeps other bytes of the same length."""
 
@@ -38,10 +40,23 @@ class Misbehaving:
         if method in self.faults.answers:
             status, code = self.faults.answers[method]
             _body(environ)
-            return refuse(start, status=status, code=code)
+            return self._refuse(start, status=status, code=code)
+        if self.faults.region:
+            start = self._with_region(start)
         if method == "PUT":
             return self._put(environ, start)
         return self.store(environ, start)
+
+    def _refuse(self, start, *, status, code):
+        return refuse(self._with_region(start) if self.faults.region else start, status=status, code=code)
+
+    def _with_region(self, start):
+        return lambda status, headers, *rest: start(
+            status,
+            [one for one in headers if one[0] != "x-amz-bucket-region"]
+            + [("x-amz-bucket-region", self.faults.region)],
+            *rest,
+        )
 
     def _put(self, environ, start):
         if "HTTP_IF_NONE_MATCH" in environ:

@@ -182,7 +182,7 @@ class _Prints:
     parts_etag: str
     """The ETag after an upload in our parts, unless the bucket encrypts with KMS."""
     parts_checksum: str
-    """The store's SHA-256 after an upload in our parts."""
+    """The store's SHA-256 after an upload in our parts, in Base64, without the number of parts."""
 
 
 def part_size(size: int) -> int:
@@ -202,11 +202,10 @@ def _prints(file: OutgoingFile) -> _Prints:
         sha256s.append(hashlib.sha256(part).digest())
         if not part:
             break
-    number = len(md5s)
     return _Prints(
         md5=whole.hexdigest(),
-        parts_etag=f"{hashlib.md5(b''.join(md5s), usedforsecurity=False).hexdigest()}-{number}",
-        parts_checksum=f"{_base64(hashlib.sha256(b''.join(sha256s)).digest())}-{number}",
+        parts_etag=f"{hashlib.md5(b''.join(md5s), usedforsecurity=False).hexdigest()}-{len(md5s)}",
+        parts_checksum=_base64(hashlib.sha256(b"".join(sha256s)).digest()),
     )
 
 
@@ -256,11 +255,13 @@ class S3Session(ObjectSession[S3]):
     def _same(self, key: str, file: OutgoingFile, standing: Standing) -> str | None:
         """Compare by what the store computed, and read the object back where that says nothing."""
         head = standing.answer
-        checksum, etag = head.get("ChecksumSHA256"), head.get("ETag", "").strip('"')
-        if checksum and "-" not in checksum and head.get("ChecksumType") != "COMPOSITE":
-            same = base64.b64decode(checksum).hex() == file.sha256
-            return "checksum of the store" if same else None
-        if checksum == self._prints(file).parts_checksum:
+        checksum, etag = head.get("ChecksumSHA256", ""), head.get("ETag", "").strip('"')
+        if checksum == _base64(bytes.fromhex(file.sha256)):
+            return "checksum of the store"
+        if checksum and head.get("ChecksumType") == "FULL_OBJECT":
+            return None
+        # Not every store writes the number of parts behind a checksum over parts.
+        if checksum and checksum.partition("-")[0] == self._prints(file).parts_checksum:
             return "checksums of the store over the parts"
         # An ETag is made of MD5s only without KMS encryption, so it may prove but not disprove.
         if etag in {self._prints(file).md5, self._prints(file).parts_etag}:

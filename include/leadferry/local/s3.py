@@ -1,6 +1,7 @@
 """A buyer's S3 store for the try-out and the tests: `python -m leadferry.local.s3 --bucket NAME`.
 
-Objects live in memory and go when it stops. Requests must carry a known access key; signatures are not checked.
+Objects live in memory and go when it stops. Requests must carry a known access key,
+links must not have expired; signatures are not checked.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import argparse
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
+from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from leadferry.local.background import Receiver, serve
@@ -17,6 +20,7 @@ from leadferry.local.background import Receiver, serve
 HOST = "127.0.0.1"
 
 Middleware = Callable[[WSGIApplication], WSGIApplication]
+Clock = Callable[[], datetime]
 
 
 class S3Receiver(Receiver):
@@ -27,6 +31,7 @@ class S3Receiver(Receiver):
         keys: secret by access key.
         port: 0 takes a free one.
         middleware: stands between client and store; tests hand in ones that misbehave.
+        clock: tells when links expire.
     """
 
     def __init__(
@@ -36,11 +41,16 @@ class S3Receiver(Receiver):
         keys: Mapping[str, str],
         port: int = 0,
         middleware: Middleware = lambda store: store,
+        clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
         self.buckets = list(buckets)
         self.keys = dict(keys)
         self.port = port
         self._middleware = middleware
+        self.clock = clock
+
+    def _now(self) -> datetime:
+        return self.clock()
 
     @property
     def endpoint(self) -> str:
@@ -53,7 +63,7 @@ class S3Receiver(Receiver):
         from werkzeug.serving import make_server
 
         store = DomainDispatcherApplication(create_backend_app)
-        app = _key_checked(self._middleware(store), keys=self.keys)
+        app = _key_checked(self._middleware(store), keys=self.keys, now=self._now)
         self._server = make_server(HOST, self.port, app, threaded=True, request_handler=_handler())
         self.port = self._server.port
         self._thread = threading.Thread(
@@ -126,16 +136,27 @@ def refuse(start: StartResponse, *, status: str, code: str) -> Iterable[bytes]:
     return [body]
 
 
-def _key_checked(store: WSGIApplication, *, keys: Mapping[str, str]) -> WSGIApplication:
+def _key_checked(store: WSGIApplication, *, keys: Mapping[str, str], now: Clock) -> WSGIApplication:
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         # In a header, or in a link that was signed for somebody without a key.
         said = f"{environ.get('HTTP_AUTHORIZATION', '')} {environ.get('QUERY_STRING', '')}"
         found = re.search(r"(?:Credential|AWSAccessKeyId)=([^/&%]+)", said)
         if found is None or found[1] not in keys:
             return refuse(start, status="403 Forbidden", code="InvalidAccessKeyId")
+        end = _end_of_link(parse_qs(environ.get("QUERY_STRING", "")))
+        if end is not None and now() > end:
+            return refuse(start, status="403 Forbidden", code="AccessDenied")
         return store(environ, start)
 
     return answer
+
+
+def _end_of_link(query: Mapping[str, Sequence[str]]) -> datetime | None:
+    """Return when a signed link expires, in the newer and in the older way to sign; None for other requests."""
+    if "X-Amz-Expires" in query:
+        made = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        return made + timedelta(seconds=int(query["X-Amz-Expires"][0]))
+    return datetime.fromtimestamp(int(query["Expires"][0]), UTC) if "Expires" in query else None
 
 
 def main(arguments: list[str] | None = None) -> None:
