@@ -11,7 +11,6 @@ from batches import add_leads, make_batch, rows, scalars, waiting
 from leadferry.cli import app
 from leadferry.delivery.settle import settle
 from leadferry.errors import (
-    AuthenticationError,
     DestinationBusyError,
     OutcomeUnknownError,
     PermanentDeliveryError,
@@ -124,9 +123,9 @@ def test_the_next_try_sends_only_chunks_that_have_no_answer(ferry, buyer):
     keys = {"send": "chunk", "chunk": 3, "items": {"at": "$.results", "lead": "$.lead"}}
     batch = make_batch(files=[], destinations=[api(**keys)])
     claimed = ferry.rendered(batch)
-    buyer.script = [buyer.accept, buyer.accept, Response(status=401)]
+    buyer.script = [buyer.accept, buyer.accept, Response(status=404)]
     error = ferry.try_to_deliver(claimed, "api")
-    assert isinstance(error, AuthenticationError)
+    assert isinstance(error, PermanentDeliveryError)
     assert ferry.deliver(claimed, "api") == 1
     assert [[int(one["Lead"]) for one in chunk] for chunk in buyer.documents] == [
         leads[:3],
