@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from http import HTTPStatus
+from typing import Any
 
 from leadferry.destinations.faults import Fault, of_code, of_connect, of_files, translated
 from leadferry.errors import (
@@ -93,10 +94,17 @@ def _of_gcs(error: Exception) -> Fault:
         return Fault(TransferInterruptedError, "CRC32C")
     if "constraints/gcp.resourceLocations" in text:
         return Fault(RegionError, "gcp.resourceLocations")
-    reasons = [one.get("reason", "") for one in getattr(error, "errors", ()) if isinstance(one, dict)]
     # Only an upload has nothing but the bucket to miss; look-ups take a missing object for an answer.
     fallback = "notFound" if status == HTTPStatus.NOT_FOUND else ""
-    return of_code(reasons[0] if reasons else fallback, status, known=GCS_REASONS)
+    return of_code(_reason(error) or fallback, status, known=GCS_REASONS)
+
+
+def _reason(error: Any) -> str:
+    """Return Google's word for what went wrong; the library reads it out of the answer only where nothing is uploaded."""
+    told = [*(getattr(error, "errors", None) or ())]
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        told += error.response.json()["error"]["errors"]
+    return next((str(one["reason"]) for one in told if isinstance(one, dict) and "reason" in one), "")
 
 
 def _of_google_auth(error: Exception) -> Fault:

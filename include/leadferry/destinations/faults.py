@@ -673,6 +673,7 @@ _BOTOCORE: dict[str, type[DeliveryError]] = {
     "TokenRetrievalError": AuthenticationError,
     "SSOError": AuthenticationError,
     "UnauthorizedSSOTokenError": ExpiredCredentialsError,
+    "InvalidRegionError": RegionError,
     "CapacityNotAvailableError": DestinationBusyError,
     "BotoCoreError": PermanentDeliveryError,
 }
