@@ -37,7 +37,7 @@ def test_a_field_that_nobody_has_is_other(database, delivery):
     assert bars(database, delivery, field="nothing", top=3) == [Bar(OTHER, 13)]
 
 
-@pytest.mark.req("R116", "I3")
+@pytest.mark.req("R116")
 def test_the_same_counts_give_the_same_picture_and_longer_bars_are_longer():
     counts = [Bar("CA", 40), Bar("\u5317\u6d77\u9053", 20), Bar("x" * 99, 0)]
     drawn = picture("Leads by state", counts)

@@ -171,7 +171,6 @@ def test_too_large_for_every_remedy_is_said_before_anything_is_sent(ferry, mail,
     assert ferry.settle(claimed).state is DeliveryState.PARTIAL
 
 
-@pytest.mark.req("I3")
 def test_what_a_remedy_made_is_stored_once_for_all_recipients(ferry, mail, database, leads):
     limits = {"max_message": "60KB", "when_too_large": ["zip"]}
     ferry.carry(noted(email(BUYER, BOSS, **limits)))
