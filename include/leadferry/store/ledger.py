@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, literal, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, literal, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
 
 from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind, RequestState
@@ -380,7 +381,7 @@ def end_sending(  # noqa: PLR0913  (all but two by keyword)
                 # The outcome itself: a second call, after a lost answer to the first one's commit.
                 dispatch.c.state.in_([DispatchState.SENDING, outcome]),
             )
-            .values(state=outcome, receipt=dict(receipt) if receipt else None, updated_at=func.now(), **why)
+            .values(state=outcome, receipt=_first_receipt(receipt), updated_at=func.now(), **why)
         )
         if ended.rowcount != len(ids):
             raise _taken_over(dispatches[0].parcel_key, number)
@@ -400,6 +401,11 @@ def note_unsent(database: Database, delivery_id: int, destination: str, error: L
             .where(dispatch.c.state == DispatchState.READY)
             .values(error_code=error.code, error=str(error), updated_at=func.now())
         )
+
+
+def _first_receipt(receipt: Mapping[str, Any] | None) -> ColumnElement[Any] | None:
+    """Keep the receipt that is stored: two senders that saw the same parcel arrive may word it differently."""
+    return None if not receipt else func.coalesce(dispatch.c.receipt, literal(dict(receipt), JSONB))
 
 
 @dataclass(frozen=True, kw_only=True)
