@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
 from leadferry.store.database import Database
+from leadferry.store.queue import any_waiting, held, with_stops
 from leadferry.store.routing import close_lot, lots_of, new_lot, route_new_leads, waiting_lots
 from leadferry.store.skips import use_skip
 from leadferry.store.tables import (
@@ -186,6 +187,10 @@ class _Claimer:
         self.kind = selection.kind
         self.window_from = self._end_of_the_last_window()
         self.window_to = selection.window_to or self._now()
+        self.has_stops = self.kind is not DeliveryKind.TEST and any_waiting(connection, batch_no)
+        self.failed_rule = selection.failed_rule
+        if self.has_stops:
+            self.failed_rule = with_stops(selection.failed_rule, batch_no)
 
     def claim(self) -> Claim:
         """Claim, or record why not."""
@@ -231,7 +236,7 @@ class _Claimer:
         if self.selection.limit is not None:
             return self._move(delivery_id, self._within_limit(self.selection.limit))
         lots = list(self._take_lots(delivery_id))
-        late = [one.id for one in lots if one.newest_received_at >= self.window_to]
+        late = [one.id for one in lots if self.has_stops or one.newest_received_at >= self.window_to]
         if late:
             self._leave(late)
         return self._count(delivery_id)
@@ -242,14 +247,15 @@ class _Claimer:
         return self.connection.execute(taken.returning(lot.c.id, lot.c.newest_received_at))
 
     def _leave(self, lots: Sequence[int]) -> None:
-        """Leave leads that were received after the window, by their own clock, to the next departure."""
+        """Leave to a later departure what was received after the window, by its own clock, and what is held."""
         waiting = new_lot(self.connection, self.batch_no)
-        self.connection.execute(
-            update(queue_entry)
-            .where(queue_entry.c.lot_id.in_(lots), queue_entry.c.received_at >= self.window_to)
-            .values(lot_id=waiting)
-        )
-        close_lot(self.connection, waiting)
+        stays = queue_entry.c.received_at >= self.window_to
+        if self.has_stops:
+            stays |= held(self.batch_no)
+        mine = queue_entry.c.lot_id.in_(lots)
+        self.connection.execute(update(queue_entry).where(mine, stays).values(lot_id=waiting))
+        if not close_lot(self.connection, waiting):
+            self._drop_empty_lots()
 
     def _move(self, delivery_id: int, which: Sequence[ColumnElement[bool]]) -> int:
         """Take some of the waiting leads out of their lots into one of their own."""
@@ -296,26 +302,27 @@ class _Claimer:
 
     def _take_failing(self, delivery_id: int) -> int:
         """Take only the leads that fail a rule: they are withheld although nothing departs."""
-        if self.selection.failed_rule is None or self.kind is not DeliveryKind.DEPARTURE:
+        if self.failed_rule is None or self.kind is not DeliveryKind.DEPARTURE:
             return 0
-        self._move(delivery_id, [self.selection.failed_rule.is_not(None)])
+        self._move(delivery_id, [self.failed_rule.is_not(None)])
         return self._withhold(delivery_id)
 
     def _due(self) -> list[ColumnElement[bool]]:
         """Say which entries wait within the window; joined with the lots and the leads."""
-        return [
+        due = [
             waiting_lots(self.batch_no),
             queue_entry.c.lot_id == lot.c.id,
             queue_entry.c.lead_id == lead.c.id,
             queue_entry.c.received_at < self.window_to,
         ]
+        return [*due, ~held(self.batch_no)] if self.has_stops else due
 
     def _within_limit(self, limit: int) -> list[ColumnElement[bool]]:
         """Narrow down to the first `limit` leads that may go, and those withheld on the way to them."""
         place = (queue_entry.c.received_at, queue_entry.c.lead_id)
         may_go = select(*place).where(*self._due())
-        if self.selection.failed_rule is not None:
-            may_go = may_go.where(self.selection.failed_rule.is_(None))
+        if self.failed_rule is not None:
+            may_go = may_go.where(self.failed_rule.is_(None))
         if self.selection.order == "random":
             drawn = may_go.order_by(func.random()).limit(limit).with_only_columns(queue_entry.c.lead_id)
             return [queue_entry.c.lead_id.in_(list(self.connection.scalars(drawn)))]
@@ -329,9 +336,9 @@ class _Claimer:
 
     def _withhold(self, delivery_id: int) -> int:
         """Keep back the delivery's leads that fail a rule, each with the rule's name; return how many."""
-        if self.selection.failed_rule is None or self.kind is DeliveryKind.TEST:
+        if self.failed_rule is None or self.kind is DeliveryKind.TEST:
             return 0
-        for failing in self._failing(delivery_id, self.selection.failed_rule):
+        for failing in self._failing(delivery_id, self.failed_rule):
             ids = func.unnest(cast(literal(failing.lead_ids, Text), ARRAY(BigInteger)))
             rows = select(literal(delivery_id), ids, literal(failing.reason))
             names = ["delivery_id", "lead_id", "reason"]

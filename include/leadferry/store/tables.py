@@ -168,6 +168,18 @@ withheld = Table(
 )
 """Leads that a delivery took and kept back: a rule's name, or what a field could not handle."""
 
+lead_stop = Table(
+    "lead_stop",
+    metadata,
+    Column("lead_id", BigInteger, ForeignKey("lead.id"), primary_key=True, autoincrement=False),
+    Column("batch_no", Integer, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("at", now=True),
+)
+"""Single leads that must not go, to one batch or, with number 0, to any: held until released, or stopped for good."""
+
 views = MetaData()
 
 pending = Table(

@@ -122,6 +122,17 @@ CREATE TABLE withheld (
     PRIMARY KEY (delivery_id, lead_id)
 );
 
+-- Single leads that must not go, to one batch or, with batch_no 0, to any. A held one may be released.
+CREATE TABLE lead_stop (
+    lead_id bigint NOT NULL REFERENCES lead,
+    batch_no integer NOT NULL,
+    kind text NOT NULL,
+    reason text NOT NULL CHECK (reason <> ''),
+    actor text NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (lead_id, batch_no, kind)
+);
+
 -- What waits, in the words of the glossary.
 CREATE VIEW pending AS
     SELECT e.batch_no, e.lead_id, e.received_at
@@ -314,6 +325,8 @@ CREATE TRIGGER never_deleted BEFORE DELETE ON delivery FOR EACH ROW EXECUTE FUNC
 CREATE TRIGGER never_deleted BEFORE DELETE ON dispatch FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
 CREATE TRIGGER never_deleted BEFORE DELETE ON attempt FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
 CREATE TRIGGER never_deleted BEFORE DELETE ON suspension FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
+CREATE TRIGGER stopped_for_good BEFORE UPDATE OR DELETE ON lead_stop
+    FOR EACH ROW WHEN (OLD.kind <> 'held') EXECUTE FUNCTION refuse_change('taken back, unless they hold');
 CREATE TRIGGER receipt_stays BEFORE UPDATE OF receipt ON dispatch
     FOR EACH ROW WHEN (OLD.receipt IS NOT NULL AND OLD.receipt IS DISTINCT FROM NEW.receipt)
     EXECUTE FUNCTION refuse_change('given another receipt');
