@@ -219,3 +219,32 @@ def test_an_unencrypted_transfer_without_permission_or_reason_is_a_problem(folde
     (problem,) = check(folder.path).problems
 
     assert "plaintext_reason" in problem.text
+
+
+@pytest.mark.req("R092")
+def test_names_that_end_like_another_type_are_pointed_out(folder):
+    files = TIDY.replace("format: {type: csv}", "format: {type: xlsx}")
+    assert files != TIDY
+    folder.batch(text=files)
+    assert [one.partition(": ")[2] for one in hints(folder)] == [
+        "files[0].name: the name ends in .csv, and the file is of type xlsx; write .xlsx"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a_{{ delivery.number }}.csv.gz", "a_{{ delivery.number }}.txt"])
+def test_endings_of_packings_and_those_that_mean_nothing_are_fine(folder, name):
+    text = re.sub(r'name: "?[^,\n]*?\.csv"?', f'name: "{name}"', TIDY, count=1)
+    assert name in text
+    folder.batch(text=text.replace("format: {type: csv}", "format: {type: csv}, compress: gzip"))
+    assert hints(folder) == []
+
+
+def test_a_file_that_goes_nowhere_is_pointed_out(folder):
+    spare = '  - {id: spare, name: "b_{{ delivery.number }}.csv", format: {type: csv}}\n'
+    text = TIDY.replace("destinations:", f"{spare}destinations:").replace(
+        "type: folder", "type: folder, files: [leads]"
+    )
+    assert text.count("files: [leads]") == 1
+    folder.batch(text=text)
+    (hint,) = hints(folder)
+    assert "files[1]: no destination gets 'spare'" in hint

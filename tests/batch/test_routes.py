@@ -1,6 +1,7 @@
 """Which files a batch file may send where: limits, segments and fields that cannot be meant are told with their line."""
 
 import pytest
+from pydantic import ValidationError
 
 from batches import make_batch
 from leadferry.batch.load import load_batch
@@ -144,3 +145,96 @@ def test_a_file_that_goes_nowhere_is_rendered_once_all_the_same():
         "a": (None, ["out"]),
         "b": (None, []),
     }
+
+
+API = {
+    "id": "api",
+    "type": "http",
+    "connection": "api",
+    "answers": [{"when": {"status": [200]}, "then": "accepted"}],
+}
+BY_STATE = {"by": "state", "values": ["CA"]}
+
+
+def file(file_id="leads", **keys):
+    name = f"{file_id}_{{{{ file.segment }}}}_{{{{ file.part }}}}.csv"
+    return {"id": file_id, "name": name, "format": {"type": "csv"}, **keys}
+
+
+def mail(*to, **keys):
+    return {"id": "mail", "type": "email", "to": [*to, "leads@acme.example"], "subject": "Leads", **keys}
+
+
+def boss(*files):
+    return {"address": "boss@acme.example", "files": list(files)}
+
+
+DROP = {"id": "drop", "type": "folder", "path": "out"}
+ZIPPED = {"max_message": "1MB", "when_too_large": ["zip"]}
+SPLIT = {"max_message": "1MB", "when_too_large": ["zip", "split"]}
+
+
+@pytest.mark.req("F18", "F39")
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (
+            {"files": [file(segment=BY_STATE)], "destinations": [{**API, "segments": ["CA"]}, DROP]},
+            "takes leads, not files, and would get all of them",
+        ),
+        (
+            {"files": [file("a"), file("b")], "destinations": [mail(boss("b"), files=["a"])]},
+            "no file 'b' in this mail; known: a",
+        ),
+        (
+            {
+                "files": [file("a"), file("b")],
+                "bundles": [{"id": "box", "name": "box.zip", "files": ["a"]}],
+                "destinations": [mail(boss("a"))],
+            },
+            "no file 'a' in this mail; known: b, box",
+        ),
+        (
+            {
+                "files": [file(segment=BY_STATE)],
+                "recipient": {"id": "acme", "name": "Acme", "allowed_fields": ["id", "email"]},
+            },
+            "'state', which file names would tell, is not among the allowed_fields",
+        ),
+        ({"files": [file(segment={**BY_STATE, "values": ["CA "]})]}, "no lead is ever in segment 'CA '"),
+        ({"files": [file(segment={**BY_STATE, "values": ["CA", "CA"]})]}, "'CA' stands twice in values"),
+        (
+            {"destinations": [mail(**SPLIT), {**DROP, "fallback_for": "mail"}]},
+            "the fallback 'drop' would bring their leads again",
+        ),
+        (
+            {"files": [file("a"), file("b")], "destinations": [DROP, mail(**ZIPPED, fallback_for="drop")]},
+            "a file that arrived at 'drop' would come again",
+        ),
+        (
+            {"files": [file(split={"rows": 9})], "destinations": [DROP, mail(**SPLIT, fallback_for="drop")]},
+            "leave `zip` and `split` out",
+        ),
+    ],
+)
+def test_what_would_leave_somebody_out_or_bring_leads_twice_is_refused(keys, says):
+    with pytest.raises(ValidationError) as refused:
+        make_batch(**keys)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {
+            "files": [file("a"), file("b")],
+            "bundles": [{"id": "box", "name": "box.zip", "files": ["a"]}],
+            "destinations": [mail(boss("box"))],
+        },
+        {"destinations": [DROP, mail(**SPLIT, fallback_for="drop")]},
+        {"destinations": [mail(**ZIPPED), {**DROP, "fallback_for": "mail"}]},
+        {"files": [file("a"), file("b")], "destinations": [DROP, mail(**SPLIT)]},
+    ],
+)
+def test_remedies_and_personal_files_that_leave_nothing_open_are_taken(keys):
+    make_batch(**keys)

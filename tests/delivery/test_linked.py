@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from batches import add_leads, make_batch, rows
 from ferry import email
 from leadferry.destinations.s3 import S3Session
-from leadferry.errors import DestinationBusyError, PermanentDeliveryError
+from leadferry.errors import DestinationBusyError, DestinationSuspendedError, PermanentDeliveryError
 from leadferry.states import DeliveryState
+from leadferry.store import suspensions
 from servers import s3
 
 BUYER, BOSS = "leads@acme.example", "boss@acme.example"
@@ -109,6 +110,20 @@ def test_no_mail_goes_before_its_file_is_stored(ferry, mail, lake):
     assert [outcome for _, _, outcome, _ in ferry.attempts()] == ["failed", "confirmed"]
 
 
+@pytest.mark.req("F36", "R130")
+@pytest.mark.usefixtures("leads", "sharing")
+def test_nothing_is_put_on_a_store_that_is_on_hold(ferry, mail, lake, database):
+    batch = make_batch(destinations=[linking(lake, BUYER, link_via_gets_files=False), store(lake)])
+    claimed = ferry.rendered(batch)
+    suspensions.hold(
+        database, scope="batch", name="acme", destination="lake", reason="their account moves", actor="ops"
+    )
+    error = ferry.try_to_deliver(claimed, "mail")
+    assert isinstance(error, DestinationSuspendedError)
+    assert lake.objects(lake.bucket) == {}
+    assert received(mail) == []
+
+
 def test_a_destination_that_makes_no_links_is_said(ferry, mail, tmp_path, leads):
     share = {"id": "lake", "type": "folder", "path": str(tmp_path / "share")}
     claimed = ferry.rendered(make_batch(destinations=[linking(None, BUYER), share]))
@@ -124,7 +139,7 @@ def test_a_store_that_does_not_exist_is_refused_when_the_file_is_read():
 
 
 def test_files_for_one_recipient_must_exist():
-    with pytest.raises(ValidationError, match="there is no file 'lead'; known: leads"):
+    with pytest.raises(ValidationError, match="there is no file 'lead' in this mail; known: leads"):
         make_batch(destinations=[email(BUYER, {"address": BOSS, "files": ["lead"]})])
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from batches import add_leads, folder, make_batch, scalars, waiting
 from leadferry.delivery.preview import preview
+from leadferry.errors import RenderError
 
 NOW = datetime(2026, 1, 31, 14, tzinfo=UTC)
 
@@ -32,3 +33,31 @@ def test_an_empty_queue_gives_files_without_leads(database, tmp_path):
     batch = make_batch(destinations=[folder(tmp_path / "inbox")])
     (path,) = preview(database, batch, tmp_path / "look", leads=5, now=NOW, actor="ops")
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_no_more_leads_are_shown_than_a_delivery_takes(database, tmp_path):
+    add_leads(database, 5)
+    batch = make_batch(select={"limit": 2}, destinations=[folder(tmp_path / "inbox")])
+    (path,) = preview(database, batch, tmp_path / "look", leads=5, now=NOW, actor="ops")
+    assert len(path.read_text().splitlines()) == 3
+
+
+@pytest.mark.req("F18", "F34")
+def test_leads_that_no_segment_takes_are_not_shown(database, tmp_path):
+    for state in ("TX", "CA"):
+        add_leads(database, fields={"state": state})
+    segment = {"by": "state", "values": ["CA"], "unknown": "withhold"}
+    file = {"name": "{{ file.segment }}.csv", "format": {"type": "csv"}, "segment": segment}
+    batch = make_batch(fields=[{"to": "State", "from": "state"}], files=[file])
+    (path,) = preview(database, batch, tmp_path / "look", leads=5, now=NOW, actor="ops")
+    assert path.read_text().split() == ["State", "CA"]
+
+
+@pytest.mark.req("F53")
+def test_files_that_would_have_the_same_name_are_told_as_in_a_delivery(database, tmp_path):
+    files = [
+        {"id": one, "name": name, "format": {"type": "csv"}}
+        for one, name in {"a": "{{ batch.id }}.csv", "b": "ACME.csv"}.items()
+    ]
+    with pytest.raises(RenderError, match="two files would be called PREVIEW_ACME"):
+        preview(database, make_batch(files=files), tmp_path / "look", leads=5, now=NOW, actor="ops")

@@ -10,16 +10,18 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pydantic import ValidationError
 
 from leadferry.batch.calendars import CALENDARS
 from leadferry.batch.explain import Layer, explain, locate
+from leadferry.batch.files import Bundle, OutputFile
 from leadferry.batch.load import BATCHES, RECIPIENTS, ConfigReader, batch_ids, list_files, recipient_files
 from leadferry.batch.model import Batch, Recipient
 from leadferry.batch.problems import BatchFileError, Problem
 from leadferry.batch.problems import Path as KeyPath
+from leadferry.batch.routes import takers
 
 
 @dataclass
@@ -200,10 +202,33 @@ def _doubts(batch: Batch) -> Iterator[tuple[KeyPath, str]]:
         if "delivery." not in file.name and (kind == "bundles" or file in batch.loose_files):
             told = "the same name every time: the second delivery will conflict with the first; use {{ delivery.number }}"
             yield (kind, index, "name"), told
+        yield from (((kind, index, "name"), told) for told in _misleading_ending(file))
+        sent = kind == "bundles" or file in batch.loose_files
+        if sent and all(one.takes == "leads" or not takers(file, [one]) for one in batch.destinations):
+            yield (kind, index), f"no destination gets {file.id!r}; it is rendered and stays in the archive"
     for index, destination in enumerate(batch.destinations):
         if getattr(destination, "allow_plaintext", False):
             told = "unencrypted: whoever is on the way can read the leads and the password"
             yield ("destinations", index, "allow_plaintext"), told
+
+
+_ENDINGS = {".csv", ".gz", ".json", ".ndjson", ".parquet", ".xls", ".xlsx", ".xml", ".zip", ".zst"}
+"""Of names by which systems and people choose the program that opens the file."""
+
+
+def _misleading_ending(file: OutputFile | Bundle) -> Iterator[str]:
+    """Say when a name ends like a file of another type; endings of packings are added by themselves."""
+    ending = PurePath(file.name.lower()).suffix
+    if isinstance(file, Bundle) or ending not in _ENDINGS:
+        return
+    of_packings = PurePath(file.packing.file_name("x")).suffixes
+    fitting = {
+        f".{file.format.extension}",
+        *of_packings,
+        *([".json"] if file.format.type == "ndjson" else []),
+    }
+    if ending not in fitting:
+        yield f"the name ends in {ending}, and the file is of type {file.format.type}; write .{file.format.extension}"
 
 
 def _hint(reader: ConfigReader, batch: Batch, path: KeyPath, text: str) -> Problem:

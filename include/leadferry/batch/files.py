@@ -53,6 +53,17 @@ class Segment(_Model):
     )
     default: str = Field(default="other", min_length=1, description="`file.segment` of the default file.")
 
+    @model_validator(mode="after")
+    def _values_can_be_met(self) -> Self:
+        for index, value in enumerate(self.values):
+            if value != value.strip() or not value:
+                raise ValueError(
+                    f"no lead is ever in segment {value!r}: white space at the ends of values does not count"
+                )
+            if value in self.values[:index]:
+                raise ValueError(f"{value!r} stands twice in values")
+        return self
+
     @property
     def names(self) -> list[str]:
         """Every segment that a lead may be in."""

@@ -282,7 +282,7 @@ class Batch(_Model):
 
     @model_validator(mode="after")
     def _mail_knows_its_files_and_store(self) -> Self:
-        files, stores = {file.id for file in self.files}, {one.id for one in self.destinations}
+        stores = {one.id for one in self.destinations}
         for index, mail in enumerate(self.destinations):
             if not isinstance(mail, Email):
                 continue
@@ -290,10 +290,11 @@ class Batch(_Model):
                 others = ", ".join(sorted(stores - {mail.id})) or "none"
                 told = f"there is no other destination {mail.link_via!r}; known: {others}"
                 raise _blame("destinations", index, "link_via", text=told)
+            files = {file.id for file in self.files_for(mail.id)}
             for place, one in enumerate(mail.to):
                 for wanted in (one.files or []) if isinstance(one, Personal) else []:
                     if wanted not in files:
-                        told = f"there is no file {wanted!r}; known: {', '.join(sorted(files))}"
+                        told = f"there is no file {wanted!r} in this mail; known: {', '.join(sorted(files))}"
                         raise _blame("destinations", index, "to", place, "files", text=told)
         return self
 
@@ -355,6 +356,10 @@ class Batch(_Model):
                 if source not in allowed:
                     told = f"{source!r} is not among the allowed_fields of recipient {self.recipient.id!r}"
                     raise _blame("fields", index, text=told)
+        for index, file in enumerate(self.files):
+            if file.segment is not None and file.segment.by not in allowed:
+                told = f"{file.segment.by!r}, which file names would tell, is not among the allowed_fields of recipient {self.recipient.id!r}"
+                raise _blame("files", index, "segment", "by", text=told)
         for index, destination in enumerate(self.destinations):
             for source in destination.lead_fields:
                 if source not in allowed:

@@ -143,6 +143,8 @@ def _limit_problems(destination: DestinationBase, coming: Files) -> Iterator[tup
 def _segment_problems(destination: DestinationBase, coming: Files) -> Iterator[str]:
     if destination.segments is None:
         return
+    if destination.takes == "leads":
+        yield "this destination takes leads, not files, and would get all of them; leave it out, and choose by rules"
     for file in coming:
         if file.segment is None:
             yield f"file {file.id!r} has no segments and would come whole; give it segment, or name the others in files"

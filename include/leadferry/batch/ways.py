@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from leadferry.batch.files import Bundle, OutputFile
 from leadferry.batch.routes import Destinations, Files, Problem, renditions, takers
 from leadferry.destinations.base import DestinationBase
+from leadferry.destinations.email import Email
 
 
 def ways(destinations: Destinations) -> dict[str, list[str]]:
@@ -60,6 +61,7 @@ def way_problems(
             yield ("destinations", index, "fallback_for"), told
             return
     yield from _different(files, bundles, destinations, stores=stores)
+    yield from _would_come_twice(files, bundles, destinations)
     yield from _unfit_for_the_policy(destinations, success=success, stores=stores)
 
 
@@ -103,6 +105,30 @@ def _different(
         elif {one.id, replaced.id} & set(stores):
             told = "what only holds the files that a mail links to neither has a fallback nor is one"
             yield ("destinations", index, "fallback_for"), told
+
+
+def _would_come_twice(
+    files: Files, bundles: Sequence[Bundle], destinations: Destinations
+) -> Iterator[Problem]:
+    """Yield mails that take files apart or together: which of them arrived elsewhere could not be told apart."""
+    replaced = {one.fallback_for: one.id for one in destinations if one.fallback_for}
+    for index, mail in enumerate(destinations):
+        if not isinstance(mail, Email) or mail.max_message is None:
+            continue
+        if "split" in mail.when_too_large and mail.id in replaced:
+            told = f"leave `split` out: after some of the messages, the fallback {replaced[mail.id]!r} would bring their leads again"
+            yield ("destinations", index, "when_too_large"), told
+        changed = [one for one in ("zip", "split") if one in mail.when_too_large]
+        if changed and mail.fallback_for and _several(files, bundles, mail):
+            told = f"leave {' and '.join(f'`{one}`' for one in changed)} out: a file that arrived at {mail.fallback_for!r} would come again with the others"
+            yield ("destinations", index, "when_too_large"), told
+
+
+def _several(files: Files, bundles: Sequence[Bundle], destination: DestinationBase) -> bool:
+    """Whether a destination may get more than one file with leads in a delivery."""
+    mine = [one.file for one in renditions(files, [destination]) if one.destinations]
+    divided = any(file.split is not None or file.segment is not None for file in mine)
+    return divided or len(mine) + sum(bool(takers(one, [destination])) for one in bundles) > 1
 
 
 def _unfit_for_the_policy(

@@ -53,6 +53,11 @@ def withhold_unknown_segments(database: Database, batch: Batch, delivery: Delive
     return found
 
 
+def in_a_segment(segment: Segment) -> ColumnElement[bool]:
+    """Return the SQL condition that a lead goes into one of the files, and is not withheld."""
+    return _segment_of(segment).is_not(None)
+
+
 def _segment_of(segment: Segment) -> ColumnElement[str]:
     """Return the SQL expression for a lead's segment; NULL where it has none and is to be withheld."""
     trimmed = func.btrim(source(segment.by, lead), type_=String)

@@ -257,6 +257,8 @@ class _Sender:
         leads = [self.files[one.file_id] for one in dispatches]
         names = [file.name for file in leads if file.kind is FileKind.LEADS]
         try:
+            if self.destination.link_via is not None:
+                refuse_suspended(self.database, self.batch, self.destination.link_via, self.delivery.kind)
             parcel = self._parcel(dispatches, attempt=max(one.attempts for one in dispatches) + 1)
             return linked.with_links(self.batch, self.destination, parcel, linked=names).links
         except LeadferryError as error:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from sqlalchemy import ColumnElement, and_
+
 from leadferry.batch.files import OutputFile
 from leadferry.batch.model import Batch
 from leadferry.delivery.control_records import ControlRecords
+from leadferry.delivery.cuts import in_a_segment
 from leadferry.delivery.extract import collects_from
 from leadferry.delivery.variables import file_variables, recipient_zone
+from leadferry.errors import RenderError
 from leadferry.mapping.fields import LEAD_ID, Mapping
 from leadferry.mapping.rules import failed_rule
 from leadferry.mapping.sources import source
@@ -59,19 +64,34 @@ def preview(  # noqa: PLR0913  (all but three by keyword)
         detail = {"leads": frame.height}
         record(connection, actor=actor, action="batch.preview", subject=f"batch {batch.id}", detail=detail)
     folder.mkdir(parents=True, exist_ok=True)
-    return [_write(file, batch, mapping, frame, folder, now=now) for file in batch.files]
+    written: list[Path] = []
+    for file in batch.files:
+        written.append(_write(file, batch, mapping, frame, folder, now=now, taken=written))
+    return written
 
 
 def _sample(database: Database, batch: Batch, batch_no: int, mapping: Mapping, *, leads: int) -> pl.DataFrame:
     columns = {LEAD_ID: lead.c.id, **{name: source(name, lead) for name in mapping.sources}}
     rules = batch.select.rules
-    may_go = failed_rule(rules, lead, timezone=batch.timezone).is_(None) if rules else None
-    frame = peek(database, batch_no, columns, where=may_go, order=batch.select.order, limit=leads)
+    conditions: list[ColumnElement[bool]] = []
+    if rules:
+        conditions.append(failed_rule(rules, lead, timezone=batch.timezone).is_(None))
+    conditions += [in_a_segment(file.segment) for file in batch.files if file.segment is not None]
+    may_go = and_(*conditions) if conditions else None
+    most = min(leads, batch.select.limit or leads)
+    frame = peek(database, batch_no, columns, where=may_go, order=batch.select.order, limit=most)
     return mapping.apply(frame).frame
 
 
 def _write(  # noqa: PLR0913  (what one file is made of)
-    file: OutputFile, batch: Batch, mapping: Mapping, frame: pl.DataFrame, folder: Path, *, now: datetime
+    file: OutputFile,
+    batch: Batch,
+    mapping: Mapping,
+    frame: pl.DataFrame,
+    folder: Path,
+    *,
+    now: datetime,
+    taken: Collection[Path],
 ) -> Path:
     delivery = _played(batch, frame.height, now=now)
     values = file_variables(batch, delivery, file_id=file.id, file_segment="sample")
@@ -81,6 +101,8 @@ def _write(  # noqa: PLR0913  (what one file is made of)
     records = ControlRecords(file, rows=frame.height, variables=values)
     context = records.context(columns=file.columns(mapping.columns), rows=frame.height)
     path = folder / name
+    if any(path.name.casefold() == other.name.casefold() for other in taken):
+        raise RenderError(f"two files would be called {name}", hint="Change the names in the batch file")
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(handle, "wb") as out,
