@@ -78,6 +78,10 @@ class Archive:
                 hint="Check LEADFERRY_ARCHIVE, its permissions and free space; nothing was sent",
             ) from None
 
+    def remove(self, key: str) -> None:
+        """Remove a file that no delivery knows; only for trying whether the archive can be used."""
+        (self.root / key).unlink(missing_ok=True)
+
     def _link(self, file: NewFile, final: Path) -> None:
         final.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         folder_handle = os.open(final.parent, os.O_RDONLY)

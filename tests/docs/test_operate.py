@@ -18,6 +18,7 @@ from leadferry.delivery.extract import extract
 from leadferry.delivery.params import DeliverNow
 from leadferry.delivery.render import render
 from leadferry.delivery.settle import settle
+from leadferry.doctor.finding import Stage
 from leadferry.errors import NoSuchPathError, OutcomeUnknownError, StoreError
 from leadferry.states import DeliveryState, DispatchState
 from leadferry.store import ledger
@@ -135,3 +136,9 @@ def test_a_held_delivery_is_settled_by_the_commands_of_the_page(database, held, 
     assert done.exit_code == 0
     assert ledger.get_delivery(database, delivery_id).state is state
     assert len(waiting(database)) == back
+
+
+def test_every_stage_of_the_doctor_stands_in_its_section():
+    told = section(PAGE, "Start with the doctor")
+
+    assert {stage for stage in Stage if f"`{stage}`" not in told} == {Stage.SENT}

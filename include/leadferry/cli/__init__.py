@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from leadferry.cli import airflow, batches, config, leads, operate, schedule, store
+from leadferry.cli import airflow, batches, config, doctor, leads, operate, schedule, store
 from leadferry.errors import LeadferryError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.add_typer(config.app)
 app.add_typer(schedule.app)
 app.add_typer(store.app)
 app.add_typer(operate.app)
+app.add_typer(doctor.app)
 app.add_typer(airflow.app)
 app.add_typer(batches.app, name="batches")
 app.add_typer(leads.app, name="leads")

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
@@ -343,6 +344,16 @@ skip_order = Table(
     UniqueConstraint("batch_id", "run_id"),
 )
 """A person's wish that a batch's next scheduled departure be left out; `run_id` is the run that was."""
+
+credential = Table(
+    "credential",
+    metadata,
+    Column("connection", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    _moment("first_seen_at"),
+)
+"""Since when an Airflow connection has held the same credentials; a slow, salted hash of them, never themselves."""
 
 state_move = Table(
     "state_move",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from leadferry.destinations import faults
@@ -16,6 +17,7 @@ from leadferry.destinations.http.transport import Address, HttpAnswer, Wire, Wir
 from leadferry.destinations.http.veil import Veil
 from leadferry.destinations.http.verdict import Judge
 from leadferry.errors import (
+    AuthenticationError,
     DeliveryError,
     DestinationBusyError,
     OutcomeUnknownError,
@@ -96,6 +98,8 @@ class HttpSession(Session):
             answer = self._wire.send("OPTIONS", self._wire.address.base, payload=None, headers=proof)
         except WireError as failed:
             raise failed.error from None
+        if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED}:
+            raise AuthenticationError(f"{self._where}: OPTIONS was answered with HTTP {answer.status}")
         return f"reached (OPTIONS was answered with HTTP {answer.status}); no lead was sent"
 
     def _receipt(self, parcel: Parcel, counts: Any) -> Receipt:

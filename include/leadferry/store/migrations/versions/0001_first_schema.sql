@@ -280,6 +280,13 @@ CREATE TABLE skip_order (
 );
 CREATE UNIQUE INDEX skip_order_waiting ON skip_order (batch_id) WHERE run_id IS NULL;
 
+CREATE TABLE credential (
+    connection text PRIMARY KEY,
+    fingerprint bytea NOT NULL,
+    salt bytea NOT NULL,
+    first_seen_at timestamptz NOT NULL
+);
+
 CREATE TABLE state_move (
     thing text NOT NULL,
     source text NOT NULL,

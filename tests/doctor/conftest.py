@@ -1,0 +1,87 @@
+"""Batches with one destination each, examined; and servers to be found ill."""
+
+import json
+import socket
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+# `batches` and `servers` are shared by several test folders and are no packages of the product.
+TESTS = str(Path(__file__).parents[1])
+if TESTS not in sys.path:
+    sys.path.append(TESTS)
+
+from batches import make_batch  # noqa: E402  (the path is set above)
+from leadferry.doctor.examine import Orders, examine_batch  # noqa: E402
+from leadferry.doctor.finding import Verdict  # noqa: E402
+
+NOW = datetime.now(UTC)
+"""Certificates of the test servers are made now, so there is no other day to look at them."""
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Define an Airflow connection by the environment, from an announcement with some parts changed."""
+
+    def define(connection_id, announcement, *, extra=None, **changes):
+        connection = {**announcement["connection"], **changes}
+        connection["extra"] = {**connection.get("extra", {}), **(extra or {})}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{connection_id.upper()}", json.dumps(connection))
+        return connection_id
+
+    return define
+
+
+@pytest.fixture
+def doctor(tmp_path, resolver):
+    """Examine a batch with one destination; returns what was found of it."""
+
+    def examine(destination, *, database=None, **orders):
+        batch = make_batch(destinations=[{"id": "drop", **destination}])
+        given = {"now": NOW, "config": tmp_path, "timeout": 10, "resolver": resolver, **orders}
+        (found,) = examine_batch(batch, Orders(database=database, **given))
+        return found
+
+    return examine
+
+
+@pytest.fixture
+def names():
+    """A name server for the mail servers of domains; knows the recipients of the tests."""
+    from servers.dns import NameServer
+
+    with NameServer({("acme.example", "MX"): ["10 mail.acme.example."]}) as server:
+        yield server
+
+
+@pytest.fixture
+def resolver(names):
+    """Asks that name server, and nobody on the network."""
+    return names.resolver()
+
+
+def verdicts(found):
+    """What was found, stage by stage, as one line."""
+    return {str(one.stage): one.verdict for one in found.findings}
+
+
+def failed(found):
+    """The one stage that failed."""
+    (one,) = [one for one in found.findings if one.verdict is Verdict.FAILED]
+    return one
+
+
+@pytest.fixture
+def closed_port():
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+@pytest.fixture
+def silent_port():
+    """A port that is open, and nobody says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
