@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy import null, text
 
 from leadferry.batch.model import Batch
-from leadferry.delivery.extract import Trigger
+from leadferry.delivery.extract import Trigger, selection_of
+from leadferry.delivery.params import DeliverNow
 from leadferry.mapping.rules import failed_rule
 from leadferry.mapping.sources import source
 from leadferry.store import claim as claiming
@@ -81,6 +83,14 @@ def claim(database, run_id="run-1", **keys):
     """Claim for a run; the keywords are those of the departure and of the selection."""
     going = {name: keys.pop(name) for name in Departure.__dataclass_fields__ if name in keys}
     return claiming.claim(database, departure(run_id, **going), selection(**keys))
+
+
+def depart(database, batch, run_id="run-1", *, at=None, **params):
+    """Claim for a batch as its DAG would, at the moment that the store's clock is said to show."""
+    chosen = replace(selection_of(batch, DeliverNow(**params)), window_to=at)
+    config = batch.model_dump(mode="json")
+    going = {"batch_id": batch.id, "flows": batch.flows, "config": config}
+    return claiming.claim(database, departure(run_id, **going), chosen)
 
 
 def scalars(database, statement, **values):

@@ -21,6 +21,7 @@ BEYOND_CORE = {
     "suspension_active",
     "response_final",
     "skip_order_waiting",
+    "delivery_in_time",
 }
 """Indexes that only the migration knows, because no query is built from them."""
 

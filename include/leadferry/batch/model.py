@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from leadferry.batch.files import ID_PATTERN, Bundle, DoneMarker, Manifest, OutputFile
 from leadferry.batch.routes import route_problems
+from leadferry.batch.selection import OnlyIf, Select
 from leadferry.batch.ways import primary, way_problems, ways
 from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
@@ -79,6 +80,10 @@ class Recipient(_Model):
     allowed_fields: list[str] | None = Field(
         default=None, description="The only lead fields that this recipient may get; all when left out."
     )
+    rules: list[Rule] = Field(
+        default=[],
+        description="Conditions that every lead for this recipient must meet, whatever the batch; no run turns them off.",
+    )
     notes: str = Field(
         default="", description="Delivery requirements and preferences; shown on the DAG's page."
     )
@@ -93,31 +98,9 @@ class Conditions(_Model):
     max_wait: Duration | None = Field(
         default=None, description="Depart below the minimum once the oldest lead has waited this long."
     )
-
-
-class Select(_Model):
-    """Which of the pending leads go."""
-
-    rules: list[Rule] = []
-    order: Literal["oldest", "newest", "random"] = "oldest"
-    limit: int | None = Field(
-        default=None, ge=1, description="Most leads in one delivery; the rest stay in the queue."
+    only_if: list[OnlyIf] = Field(
+        default=[], description="Depart only when this many of the leads that may go meet a condition."
     )
-    received_from: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
-        default=None,
-        description="A new batch collects leads received from this day on (in the batch's zone); all when left out.",
-    )
-
-    @model_validator(mode="after")
-    def _rule_names_differ(self) -> Self:
-        names = [rule.name for rule in self.rules]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                told = (
-                    f"two rules have the name {name!r}; a withheld lead names its rule, so names must differ"
-                )
-                raise _blame("rules", index, "name", text=told)
-        return self
 
 
 class Suspend(_Model):
@@ -138,6 +121,7 @@ class Notify(_Model):
     connection: str = Field(default="smtp", description="Airflow connection of the mail server for notices.")
     failure: list[str] = []
     empty: list[str] = Field(default=[], description="Also told when there was nothing to deliver.")
+    caps: list[str] = Field(default=[], description="Told when a cap is nearly or completely used up.")
 
 
 class Batch(_Model):
@@ -344,6 +328,19 @@ class Batch(_Model):
             self.loose_files, self.bundles, self.destinations, success=self.success, stores=stores
         ):
             raise _blame(*at, text=text)
+        return self
+
+    @model_validator(mode="after")
+    def _rules_have_names_of_their_own(self) -> Self:
+        known = [rule.name for rule in self.recipient.rules]
+        for index, name in enumerate(known):
+            if name in known[:index]:
+                told = f"two rules have the name {name!r}; a withheld lead names its rule"
+                raise _blame("recipient", "rules", index, "name", text=told)
+        for index, rule in enumerate(self.select.rules):
+            if rule.name in known:
+                told = f"the recipient {self.recipient.id!r} has a rule {rule.name!r} already"
+                raise _blame("select", "rules", index, "name", text=told)
         return self
 
     @model_validator(mode="after")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from leadferry.batch.eligibility import caps_of, dedupe_of, failing, gates_of, price_of
 from leadferry.batch.model import Batch
 from leadferry.delivery.holding import why_on_hold
 from leadferry.delivery.made_up import made_up_leads
 from leadferry.delivery.params import DeliverNow
 from leadferry.destinations.base import Retry
 from leadferry.errors import DepartureRefusedError, NothingToDeliverError
-from leadferry.mapping.rules import failed_rule
 from leadferry.states import DeliveryState
 from leadferry.store import history, ledger
 from leadferry.store.claim import Claim, Departure, Selection, claim
@@ -45,7 +45,7 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     ledger.recover_stale(database)
     if not trigger.params.test:
         _may_depart(database, batch)
-    selection = _selection(batch, trigger.params)
+    selection = selection_of(batch, trigger.params)
     selection = replace(selection, on_hold=why_on_hold(database, batch, selection.kind))
     claimed = claim(database, _departure(batch, trigger), selection)
     if (
@@ -95,10 +95,11 @@ def collects_from(batch: Batch) -> datetime | None:
     return datetime.combine(date.fromisoformat(day), time(), tzinfo=ZoneInfo(batch.timezone))
 
 
-def _selection(batch: Batch, params: DeliverNow) -> Selection:
+def selection_of(batch: Batch, params: DeliverNow) -> Selection:
+    """Return what a batch, and whoever triggers it, ask of the leads that wait."""
     chosen = batch.select
     return Selection(
-        failed_rule=failed_rule(chosen.rules, lead, timezone=batch.timezone) if chosen.rules else None,
+        failed_rule=failing(batch, lead),
         order=params.order or chosen.order,
         limit=params.limit or chosen.limit,
         minimum=1 if params.ignore_minimum or params.test else batch.conditions.min_leads,
@@ -106,6 +107,11 @@ def _selection(batch: Batch, params: DeliverNow) -> Selection:
         departs_empty=batch.empty == "header_only",
         keep_for_next=params.keep_for_next,
         made_up=made_up_leads(batch) if params.test else (),
+        caps=caps_of(batch),
+        unit_price=chosen.worth[0],
+        price_of=price_of(batch, lead),
+        dedupe=dedupe_of(batch, lead),
+        gates=gates_of(batch, lead),
     )
 
 

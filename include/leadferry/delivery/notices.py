@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
 from leadferry.delivery.settle import explain
@@ -38,6 +39,23 @@ def tell_nothing_to_deliver(batch: Batch, claimed: Claim) -> None:
             what="nothing to deliver",
             text=text,
         )
+
+
+def tell_caps(batch: Batch, claimed: Claim) -> None:
+    """Tell `notify.caps` which caps are nearly or completely used up, once in each period."""
+    for cap in claimed.caps:
+        until = (
+            ""
+            if cap.ends is None
+            else f" until {cap.ends.astimezone(ZoneInfo(batch.timezone)):%Y-%m-%d %H:%M %Z}"
+        )
+        how_far = "reached" if cap.level == "reached" else "nearly reached"
+        text = f"Batch {batch.id}: {cap.name} is {how_far}{until}: {cap.used:f} of {cap.amount:f} used."
+        if claimed.left:
+            text += f" {claimed.left} leads that may go stay in the queue."
+        _log.warning("%s", text)
+        key = f"{batch.id}.{claimed.delivery_id}.{cap.level}.{hashlib.sha256(cap.name.encode()).hexdigest()[:12]}"
+        _send(batch, batch.notify.caps, key=key, what=f"cap {how_far}", text=text)
 
 
 def tell_failure(delivery: Delivery, settlement: Settlement, *, suspended: Sequence[Suspension] = ()) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from sqlalchemy import ColumnElement, and_
 
+from leadferry.batch.eligibility import failing
 from leadferry.batch.files import OutputFile
 from leadferry.batch.model import Batch
 from leadferry.delivery.control_records import ControlRecords
@@ -18,7 +19,6 @@ from leadferry.delivery.extract import collects_from
 from leadferry.delivery.variables import file_variables, recipient_zone
 from leadferry.errors import RenderError
 from leadferry.mapping.fields import LEAD_ID, Mapping
-from leadferry.mapping.rules import failed_rule
 from leadferry.mapping.sources import source
 from leadferry.packing.pipeline import Packing
 from leadferry.project import config_folder
@@ -72,10 +72,8 @@ def preview(  # noqa: PLR0913  (all but three by keyword)
 
 def _sample(database: Database, batch: Batch, batch_no: int, mapping: Mapping, *, leads: int) -> pl.DataFrame:
     columns = {LEAD_ID: lead.c.id, **{name: source(name, lead) for name in mapping.sources}}
-    rules = batch.select.rules
-    conditions: list[ColumnElement[bool]] = []
-    if rules:
-        conditions.append(failed_rule(rules, lead, timezone=batch.timezone).is_(None))
+    fails = failing(batch, lead)
+    conditions: list[ColumnElement[bool]] = [] if fails is None else [fails.is_(None)]
     conditions += [in_a_segment(file.segment) for file in batch.files if file.segment is not None]
     may_go = and_(*conditions) if conditions else None
     most = min(leads, batch.select.limit or leads)

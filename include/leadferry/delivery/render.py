@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from leadferry.archive import Archive
+from leadferry.batch.eligibility import failing_always
 from leadferry.batch.files import Bundle, OutputFile
 from leadferry.batch.model import Batch
 from leadferry.batch.routes import Rendition, renditions
@@ -24,10 +26,14 @@ from leadferry.destinations.email import Email
 from leadferry.mapping.fields import Mapping
 from leadferry.packing.container import ZipContainer
 from leadferry.project import config_folder
-from leadferry.states import DeliveryState
+from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, RenderedFile, StoredFile
+from leadferry.store.recheck import recheck
+from leadferry.store.tables import lead
+
+_log = logging.getLogger(__name__)
 
 
 def render(database: Database, archive: Archive, delivery_id: int) -> list[StoredFile]:
@@ -47,7 +53,7 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
     batch = Batch.model_validate(delivery.config)
     ledger.extend_lease(database, delivery_id, lease(batch))
     mapping = Mapping(batch.fields, timezone=recipient_zone(batch), locale=batch.recipient.locale)
-    if _withhold(database, batch, mapping, delivery):
+    if _recheck(database, batch, delivery) | _withhold(database, batch, mapping, delivery):
         delivery = ledger.get_delivery(database, delivery_id)
         if not delivery.included and batch.empty != "header_only":
             ledger.skip(database, delivery_id, reason="every lead was withheld")
@@ -57,6 +63,20 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
     loader = Loader(batch, delivery, archive, renderer.render)
     planned = plan(batch, delivery, files, loader.loads)
     return ledger.record_files(database, delivery_id, [*files, *loader.variants], planned)
+
+
+def _recheck(database: Database, batch: Batch, delivery: Delivery) -> bool:
+    """Take out what must not go any more since the claim; tell whether there was anything."""
+    if delivery.kind is DeliveryKind.TEST:
+        return False
+    found = recheck(database, delivery.id, failed_rule=failing_always(batch, lead))
+    if found.withheld or found.put_back:
+        _log.warning(
+            "Since the claim, %s leads were withheld and %s held; they are not in the files",
+            found.withheld,
+            found.put_back,
+        )
+    return bool(found.withheld or found.put_back)
 
 
 def _withhold(database: Database, batch: Batch, mapping: Mapping, delivery: Delivery) -> bool:

@@ -74,6 +74,43 @@ def write_one(value: str, *, region: str, form: Form) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NationalNumbers:
+    """What PostgreSQL needs to know to tell the numbers of a region: regular expressions and prefixes."""
+
+    code: str
+    """Country calling code."""
+    trunk: str
+    """Digit dialled before a national number; empty where there is none."""
+    exit: str
+    """Digits dialled before the code of another country; empty where there are several ways."""
+    possible: str
+    """General shape of the region's national numbers."""
+    valid: str
+    """Numbers of the region."""
+    elsewhere: str
+    """First digits that belong to another region of the same code."""
+
+
+def national_numbers(region: str) -> NationalNumbers | None:
+    """Return what the library knows of a region's numbers; None where it knows nothing."""
+    import phonenumbers
+
+    own: Any = phonenumbers.PhoneMetadata.metadata_for_region(region, None)
+    if own is None:
+        return None
+    plan = _make_plan(own)
+    way_out = own.international_prefix or ""
+    return NationalNumbers(
+        code=plan.code,
+        trunk=plan.trunk,
+        exit=way_out if way_out.isdigit() else "",
+        possible=plan.possible,
+        valid=plan.valid,
+        elsewhere=plan.elsewhere,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
     """What the library knows of a region, as patterns for whole columns of digits."""
 

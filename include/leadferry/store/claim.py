@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -31,9 +32,13 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
+from leadferry.store.caps import CapNotice, note_levels
 from leadferry.store.database import Database
+from leadferry.store.judge import Judge, Verdict, candidate, looked_at, withheld_candidates
+from leadferry.store.overflow import pass_on
 from leadferry.store.queue import any_waiting, held, with_stops
 from leadferry.store.routing import close_lot, lots_of, new_lot, route_new_leads, waiting_lots
+from leadferry.store.selection import Selection
 from leadferry.store.skips import use_skip
 from leadferry.store.tables import (
     batch,
@@ -46,7 +51,9 @@ from leadferry.store.tables import (
     withheld,
 )
 
-Order = Literal["oldest", "newest", "random"]
+__all__ = ["TEST_FLOW", "Claim", "Departure", "Selection", "claim"]
+
+NOTHING_WAITS = "no lead waits that may go"
 
 TEST_FLOW = "leadferry_test"
 """Made-up leads are stored under it; a batch cannot listen to it."""
@@ -76,38 +83,6 @@ class Departure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which of the pending leads go."""
-
-    failed_rule: ColumnElement[Any] | None = None
-    """SQL on the table `lead`: the name of the first rule a lead does not meet, NULL when it meets all.
-    None where there is no rule, so that no lead needs to be read."""
-    order: Order = "oldest"
-    limit: int | None = None
-    minimum: int = 1
-    """Fewer leads that may go than this stay in the queue."""
-    max_wait: timedelta | None = None
-    """The minimum does not count once the oldest lead that may go has waited this long."""
-    departs_empty: bool = False
-    """Below the minimum, depart without leads (a file with only a header) instead of being skipped."""
-    keep_for_next: bool = False
-    """Also leave the leads in the queue for the next departure."""
-    made_up: Sequence[Mapping[str, Any]] = ()
-    """Fields of leads that are delivered instead of those that wait: a test."""
-    on_hold: str | None = None
-    """Why nothing may go at present; the leads are not even looked at."""
-    window_to: datetime | None = None
-    """Leads received from this instant on stay for the next departure; now, by the database's clock, when left out."""
-
-    @property
-    def kind(self) -> DeliveryKind:
-        """What this makes of the delivery."""
-        if self.made_up:
-            return DeliveryKind.TEST
-        return DeliveryKind.EARLY_COPY if self.keep_for_next else DeliveryKind.DEPARTURE
-
-
-@dataclass(frozen=True, kw_only=True)
 class Claim:
     """What the claim did."""
 
@@ -122,6 +97,12 @@ class Claim:
     """Whether nothing was claimed because the batch is held or suspended."""
     is_new: bool = True
     """False when the run had its delivery already."""
+    left: int = 0
+    """Leads that might have gone but stay in the queue, for a cap or a limit."""
+    left_reason: str | None = None
+    """Which cap, or `limit`."""
+    caps: tuple[CapNotice, ...] = ()
+    """Caps that are nearly or completely used up since this claim, and were not before in their period."""
 
 
 def claim(database: Database, departure: Departure, selection: Selection) -> Claim:
@@ -196,6 +177,8 @@ class _Claimer:
         """Claim, or record why not."""
         if self.selection.on_hold is not None:
             return self._wait(self.selection.on_hold)
+        if self.selection.needs_judge and self.kind is not DeliveryKind.TEST:
+            return self._claim_judged()
         savepoint = self.connection.begin_nested()
         delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
         leads = self._take(delivery_id)
@@ -227,12 +210,96 @@ class _Claimer:
         claimed = self._finish(delivery_id, DeliveryState.SKIPPED, included=0, withheld=0, reason=reason)
         return replace(claimed, on_hold=True)
 
+    def _claim_judged(self) -> Claim:
+        """Claim when every lead is judged first, so that what follows is known before a lead is moved."""
+        judge = Judge(
+            self.connection,
+            self.batch_no,
+            self.selection,
+            due=self._due(),
+            failed_rule=self.failed_rule,
+            now=self.window_to,
+        )
+        verdict = judge.judge()
+        missing = self._too_few(verdict) or judge.closed_gate(verdict)
+        if missing is None:
+            delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
+            self._take_judged(judge, delivery_id, verdict)
+            return self._finish_judged(delivery_id, DeliveryState.CLAIMED, verdict)
+        state = DeliveryState.CLAIMED if self.selection.departs_empty else DeliveryState.SKIPPED
+        delivery_id = self._insert_delivery(state)
+        none_go = replace(
+            verdict, included=0, withheld=0, revenue=None if verdict.revenue is None else Decimal()
+        )
+        if self.kind is DeliveryKind.DEPARTURE and verdict.withheld:
+            self._take_withheld(judge, delivery_id, verdict)
+            none_go = replace(none_go, withheld=verdict.withheld)
+            if state is DeliveryState.SKIPPED:
+                pass_on(self.connection, delivery_id)
+        return self._finish_judged(delivery_id, state, none_go, reason=missing)
+
+    def _take_judged(self, judge: Judge, delivery_id: int, verdict: Verdict) -> None:
+        if self.kind is DeliveryKind.EARLY_COPY:
+            self._copy(delivery_id, [looked_at(verdict.edge)])
+        elif judge.takes_all(verdict):
+            list(self._take_lots(delivery_id))
+        else:
+            self._move(delivery_id, [looked_at(verdict.edge)])
+        judge.keep_back(delivery_id, verdict)
+
+    def _take_withheld(self, judge: Judge, delivery_id: int, verdict: Verdict) -> None:
+        """Withhold although nothing departs."""
+        failing = select(candidate.c.lead_id).where(*withheld_candidates(verdict.edge))
+        self._move(delivery_id, [queue_entry.c.lead_id.in_(failing)])
+        judge.keep_back(delivery_id, verdict, departs=False)
+
+    def _too_few(self, verdict: Verdict) -> str | None:
+        """Say why this delivery may not depart as it is, or None when it may."""
+        minimum = max(self.selection.minimum, 1)
+        if verdict.included >= minimum:
+            return None
+        if verdict.included == 0:
+            if verdict.left:
+                return f"{verdict.left_reason} is used up; leads that stay in the queue: {verdict.left}"
+            return NOTHING_WAITS
+        if self.selection.max_wait is not None and verdict.waited(
+            until=self.window_to, wait=self.selection.max_wait
+        ):
+            return None
+        return f"{verdict.included} leads may go, the minimum is {minimum}"
+
+    def _finish_judged(
+        self, delivery_id: int, state: DeliveryState, verdict: Verdict, *, reason: str | None = None
+    ) -> Claim:
+        left = {
+            "left_waiting": verdict.left,
+            "left_reason": verdict.left_reason,
+            "unit_price": self.selection.unit_price,
+            "revenue": verdict.revenue,
+        }
+        self.connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(left))
+        notices: tuple[CapNotice, ...] = ()
+        if self.kind is DeliveryKind.DEPARTURE:
+            notices = note_levels(
+                self.connection,
+                self.batch_no,
+                verdict.rooms,
+                leads=verdict.included,
+                revenue=verdict.revenue or Decimal(),
+                full=verdict.full,
+            )
+        done = self._finish(
+            delivery_id, state, included=verdict.included, withheld=verdict.withheld, reason=reason
+        )
+        return replace(done, left=verdict.left, left_reason=verdict.left_reason, caps=notices)
+
     def _take(self, delivery_id: int) -> int:
         """Bring what may be looked at into the delivery; return how many leads."""
         if self.kind is DeliveryKind.TEST:
             return self._make_up(delivery_id, self.selection.made_up)
         if self.kind is DeliveryKind.EARLY_COPY:
-            return self._copy(delivery_id)
+            limit = self.selection.limit
+            return self._copy(delivery_id, [] if limit is None else self._within_limit(limit))
         if self.selection.limit is not None:
             return self._move(delivery_id, self._within_limit(self.selection.limit))
         lots = list(self._take_lots(delivery_id))
@@ -266,10 +333,8 @@ class _Claimer:
         self._drop_empty_lots()
         return leads
 
-    def _copy(self, delivery_id: int) -> int:
-        """Take copies of the waiting leads and leave the leads themselves in the queue."""
-        limit = self.selection.limit
-        which = [] if limit is None else self._within_limit(limit)
+    def _copy(self, delivery_id: int, which: Sequence[ColumnElement[bool]]) -> int:
+        """Take copies of waiting leads and leave the leads themselves in the queue."""
         taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
         other = queue_entry.alias("other")
         copies = select(func.max(other.c.copy) + 1).where(
@@ -377,7 +442,7 @@ class _Claimer:
         if included >= minimum:
             return None
         if included == 0:
-            return "no lead waits that may go"
+            return NOTHING_WAITS
         if self.selection.max_wait is not None and self._waited_since(delivery_id, self.selection.max_wait):
             return None
         return f"{included} leads may go, the minimum is {minimum}"

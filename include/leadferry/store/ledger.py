@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind, RequestState
-from leadferry.store import responses
+from leadferry.store import caps, overflow, responses
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import (
@@ -196,6 +196,7 @@ def withhold(database: Database, delivery_id: int, reasons: Mapping[int, str]) -
             .where(delivery.c.id == delivery_id)
             .values(included=delivery.c.included - kept_back, withheld=delivery.c.withheld + kept_back)
         )
+        caps.reprice(connection, delivery_id)
 
 
 def record_files(
@@ -446,6 +447,8 @@ def _settle(connection: Connection, delivery_id: int, *, reason: str | None = No
         if target is DeliveryState.FAILED:
             returned = _give_back(connection, delivery_id)
             reason = reason or "no file was rendered, see the log of the failed task"
+        elif target is not DeliveryState.HELD:
+            overflow.pass_on(connection, delivery_id)
         _move(connection, delivery_id, target, reason=reason, ends=True)
     return _settlement(connection, delivery_id, returned=returned)
 
@@ -559,6 +562,7 @@ def _give_back(connection: Connection, delivery_id: int) -> int:
     ).one()
     if row.kind is not DeliveryKind.DEPARTURE:
         return 0
+    overflow.forget(connection, delivery_id)
     _drop_unwanted(connection, delivery_id)
     connection.execute(update(lot).where(lot.c.delivery_id == delivery_id).values(delivery_id=None))
     returned: int = row.included + row.withheld
@@ -589,6 +593,7 @@ def skip(database: Database, delivery_id: int, *, reason: str) -> None:
     """Close a claimed delivery of which no lead is left to go: all were withheld, and stay so."""
     with database.transaction() as connection:
         _lock(connection, delivery_id, {DeliveryState.CLAIMED})
+        overflow.pass_on(connection, delivery_id)
         _move(connection, delivery_id, DeliveryState.SKIPPED, reason=reason, ends=True)
 
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     func,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -133,6 +134,10 @@ delivery = Table(
     Column("lead_order", Text, nullable=False, server_default="oldest"),
     Column("kind", _enum(DeliveryKind, "delivery_kind"), nullable=False, server_default="departure"),
     Column("params", JSONB, nullable=False, server_default="{}"),
+    Column("unit_price", Numeric),
+    Column("revenue", Numeric),
+    Column("left_waiting", Integer, nullable=False, server_default="0"),
+    Column("left_reason", Text),
     UniqueConstraint("batch_no", "number"),
 )
 """One departure of a batch."""
@@ -145,6 +150,7 @@ lot = Table(
     Column("delivery_id", BigInteger, ForeignKey("delivery.id"), index=True),
     _moment("newest_received_at"),
     _moment("created_at", now=True),
+    Column("returns", Boolean, nullable=False, server_default="true"),
 )
 """Leads of a batch's queue that travel together: waiting without a delivery, claimed with one."""
 
@@ -180,6 +186,53 @@ lead_stop = Table(
     _moment("at", now=True),
 )
 """Single leads that must not go, to one batch or, with number 0, to any: held until released, or stopped for good."""
+
+lead_price = Table(
+    "lead_price",
+    metadata,
+    Column("delivery_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("price", Numeric, nullable=False),
+)
+"""What a lead is worth in a delivery, where a cap on revenue reads it from the lead."""
+
+passed_on = Table(
+    "passed_on",
+    metadata,
+    Column("delivery_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_no", Integer, ForeignKey("batch.no"), nullable=False),
+)
+"""Leads beyond a cap that are for another batch."""
+
+cap_level = Table(
+    "cap_level",
+    metadata,
+    Column("batch_no", Integer, ForeignKey("batch.no"), primary_key=True),
+    Column("cap", Text, primary_key=True),
+    Column("period_from", DateTime(timezone=True), primary_key=True),
+    Column("level", Text, primary_key=True),
+    _moment("at", now=True),
+)
+"""That a cap was nearly or completely used up in a period."""
+
+lead_key = Table(
+    "lead_key",
+    metadata,
+    Column("key", Uuid, primary_key=True),
+    Column("batch_no", Integer, primary_key=True, autoincrement=False),
+    Column("delivery_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
+)
+"""By what a delivered lead is known again: a hash of a normalised value."""
+
+lead_key_made = Table(
+    "lead_key_made",
+    metadata,
+    Column("delivery_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+)
+"""Which deliveries' leads are known again by what."""
 
 views = MetaData()
 

@@ -85,8 +85,14 @@ CREATE TABLE delivery (
     lead_order text NOT NULL DEFAULT 'oldest' CHECK (lead_order IN ('oldest', 'newest', 'random')),
     kind delivery_kind NOT NULL DEFAULT 'departure',
     params jsonb NOT NULL DEFAULT '{}',
+    unit_price numeric,
+    revenue numeric,
+    left_waiting integer NOT NULL DEFAULT 0,
+    left_reason text,
     UNIQUE (batch_no, number)
 );
+-- What a cap counts: the departures of a batch in a period.
+CREATE INDEX delivery_in_time ON delivery (batch_no, window_to);
 -- A retried task finds its delivery again; a run that is cleared after its delivery failed makes a new one.
 CREATE UNIQUE INDEX delivery_of_run ON delivery (batch_no, run_id) WHERE state NOT IN ('failed', 'skipped');
 CREATE INDEX delivery_open ON delivery (lease_until) WHERE state IN ('claimed', 'rendered');
@@ -99,7 +105,8 @@ CREATE TABLE lot (
     batch_no integer NOT NULL REFERENCES batch,
     delivery_id bigint REFERENCES delivery,
     newest_received_at timestamptz NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    returns boolean NOT NULL DEFAULT true
 );
 CREATE INDEX lot_waiting ON lot (batch_no) WHERE delivery_id IS NULL;
 CREATE INDEX ix_lot_delivery_id ON lot (delivery_id);
@@ -131,6 +138,46 @@ CREATE TABLE lead_stop (
     actor text NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (lead_id, batch_no, kind)
+);
+
+-- What a lead is worth in a delivery, where a cap on revenue reads it from the lead.
+CREATE TABLE lead_price (
+    delivery_id bigint NOT NULL,
+    lead_id bigint NOT NULL,
+    price numeric NOT NULL,
+    PRIMARY KEY (delivery_id, lead_id)
+);
+
+-- Leads beyond a cap that are for the queue of another batch, from when the delivery is settled.
+CREATE TABLE passed_on (
+    delivery_id bigint NOT NULL,
+    lead_id bigint NOT NULL,
+    batch_no integer NOT NULL REFERENCES batch,
+    PRIMARY KEY (delivery_id, lead_id)
+);
+
+-- That a cap was nearly or completely used up in a period: said once.
+CREATE TABLE cap_level (
+    batch_no integer NOT NULL REFERENCES batch,
+    cap text NOT NULL,
+    period_from timestamptz NOT NULL,
+    level text NOT NULL CHECK (level IN ('near', 'reached')),
+    at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (batch_no, cap, period_from, level)
+);
+
+-- By what a delivered lead is known again: hashes of normalised values, made when a claim first asks for them.
+CREATE TABLE lead_key (
+    key uuid NOT NULL,
+    batch_no integer NOT NULL,
+    delivery_id bigint NOT NULL,
+    lead_id bigint NOT NULL,
+    PRIMARY KEY (key, batch_no, delivery_id, lead_id)
+);
+CREATE TABLE lead_key_made (
+    delivery_id bigint NOT NULL,
+    kind text NOT NULL,
+    PRIMARY KEY (delivery_id, kind)
 );
 
 -- What waits, in the words of the glossary.
