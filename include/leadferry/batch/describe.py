@@ -106,6 +106,7 @@ def _which(batch: Batch) -> Iterator[str]:
         yield f"- Received from {select.received_from} on."
     if select.limit:
         yield f"- At most {select.limit} in one delivery; the rest stay in the queue."
+    yield from _asked(batch)
     for rule in select.rules:
         yield f"- Rule `{rule.name}`: {_line(describe_rule(rule))}."
     yield (
@@ -113,6 +114,27 @@ def _which(batch: Batch) -> Iterator[str]:
         if select.rules
         else "- All of them: there are no rules."
     )
+    for cap in select.caps:
+        yield f"- {_line(cap.told)}: what is beyond {_OVERFLOW[cap.overflow]}."
+
+
+_OVERFLOW = {"hold": "stays in the queue", "drop": "is withheld", "next": "goes to the next batch"}
+
+
+def _asked(batch: Batch) -> Iterator[str]:
+    """Say what is asked of a lead besides the batch's rules."""
+    select = batch.select
+    for rule in batch.recipient.rules:
+        yield f"- The recipient's rule `{rule.name}`: {_line(describe_rule(rule))}."
+    if select.consent is not None:
+        yield "- With consent; without it, withheld as `no_consent`."
+    if select.area is not None:
+        yield f"- From {len(select.area.states)} states or {len(select.area.prefixes)} ZIP codes; others are withheld as `area`."
+    if select.checks:
+        yield f"- {_count(len(select.checks), 'check')} of required and possible values; what fails is withheld."
+    if select.dedupe is not None:
+        by = ", ".join(f"`{select.dedupe.name(one)}`" for one in select.dedupe.by)
+        yield f"- No duplicates by {by}."
 
 
 _ORDER = {"oldest": "the oldest first", "newest": "the newest first", "random": "in random order"}
