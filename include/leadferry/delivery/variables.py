@@ -30,8 +30,11 @@ def _fiscal(batch: Batch, delivery: Delivery) -> dict[str, str] | None:
 
 
 def test_mark(delivery: Delivery) -> str:
-    """Return what a test delivery's names begin with, so that nobody takes it for a real one."""
-    return "TEST_" if delivery.kind is DeliveryKind.TEST else ""
+    """Return what the names of a test delivery's files begin with, so that nobody takes them for real ones.
+
+    The delivery's id is in it: tests have no number of their own, and the files of the last one may still be there.
+    """
+    return f"TEST_{delivery.id}_" if delivery.kind is DeliveryKind.TEST else ""
 
 
 def file_variables(batch: Batch, delivery: Delivery, **about_the_file: Any) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def file_variables(batch: Batch, delivery: Delivery, **about_the_file: Any) -> d
     """
     return variables(
         batch_id=batch.id,
-        batch_name=f"{test_mark(delivery)}{batch.name}",
+        batch_name=f"{'TEST_' if delivery.kind is DeliveryKind.TEST else ''}{batch.name}",
         batch_description=batch.description,
         recipient_id=batch.recipient.id,
         recipient_name=batch.recipient.name,

@@ -15,7 +15,7 @@ from leadferry.delivery.params import DeliverNow
 from leadferry.delivery.render import render
 from leadferry.delivery.settle import settle
 from leadferry.destinations.folder import Folder
-from leadferry.errors import DeliveryError
+from leadferry.errors import BatchConfigError, DeliveryError
 from leadferry.store.database import Database
 from leadferry.store.ledger import Settlement
 
@@ -35,8 +35,16 @@ def trial(
         actor: who tests; recorded.
 
     Returns how it ended; a destination that failed is told by it and in the log.
+
+    Raises:
+        BatchConfigError: a folder was asked for, and the batch has no files.
     """
     if folder is not None:
+        if not batch.files:
+            raise BatchConfigError(
+                f"Batch {batch.id!r} has no files that a folder could get",
+                hint="Test it without a folder: made-up leads, marked as a test, go to its destinations",
+            )
         target = Folder(id="test_target", path=str(folder.absolute()))
         batch = batch.model_copy(update={"destinations": [target]})
     trigger = Trigger(
@@ -47,9 +55,9 @@ def trial(
     )
     claimed = extract(database, batch, trigger)
     render(database, archive, claimed.delivery_id)
-    for destination in batch.destinations:
+    for destination_id in (one for way in batch.ways().values() for one in way):
         try:
-            deliver(database, archive, claimed.delivery_id, destination.id)
+            deliver(database, archive, claimed.delivery_id, destination_id)
         except DeliveryError as error:
-            _log.warning("%s: %s", destination.where, error)
+            _log.warning("%s: %s", batch.destination(destination_id).where, error)
     return settle(database, archive, claimed.delivery_id)
