@@ -228,6 +228,21 @@ def test_three_destinations_are_three_parallel_tasks_after_one_extract_and_one_r
         assert dag.get_task(name).downstream_task_ids == {"mark_delivered"}
 
 
+@pytest.mark.req("R197", "R198")
+def test_a_fallback_waits_behind_the_destination_that_it_replaces_and_has_its_own_retries(config):
+    share, mirror = {"id": "share", "type": "folder", "path": "/a"}, {"id": "mirror", "type": "folder", "path": "/b"}
+    mirror |= {"fallback_for": "share", "retry": {"attempts": 2, "first_delay": "7s"}}
+    dag = config.dag(destinations=[mirror, share], retry={"attempts": 4})
+    first, second = dag.get_task("deliver.share"), dag.get_task("deliver.mirror")
+
+    assert dag.get_task("render").downstream_task_ids == {"deliver.share"}
+    assert first.downstream_task_ids == {"deliver.mirror"}
+    assert (first.trigger_rule, second.trigger_rule) == ("all_success", "all_failed")
+    assert dag.get_task("mark_delivered").upstream_task_ids == {"deliver.mirror"}
+    assert (first.retries, second.retries) == (3, 1)
+    assert second.retry_delay == timedelta(seconds=7)
+
+
 def test_only_the_last_task_runs_whatever_happened_before(config):
     rules = {task.task_id: task.trigger_rule for task in config.dag().tasks}
 

@@ -121,8 +121,10 @@ def compile_template(
         _check_variables(tree, known)
         _environment().compile(tree)
     except TemplateSyntaxError as error:
-        raise BatchConfigError(f"template line {error.lineno}: {error.message}") from None
+        raise BatchConfigError(f"template line {error.lineno}: {error.message}", hint=_CORRECT) from None
 
+
+_CORRECT = "Correct the template in the batch file"
 
 _PLAIN = re.compile(r"\{\{ *([a-z]+)\.([a-z_]+) *\}\}")
 
@@ -149,7 +151,7 @@ def _is_plain(text: str, known: Known) -> bool:
 
 
 def _refuse(node: nodes.Node, what: str) -> NoReturn:
-    raise BatchConfigError(f"template line {node.lineno}: {what}")
+    raise BatchConfigError(f"template line {node.lineno}: {what}", hint=_CORRECT)
 
 
 def _suggest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
@@ -227,7 +229,7 @@ def _checked(text: str) -> str:
     try:
         compile_template(text)
     except BatchConfigError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(error.what) from None
     return text
 
 
@@ -235,7 +237,7 @@ def _checked_mail(text: str) -> str:
     try:
         compile_template(text, also=MAIL_VARIABLES)
     except BatchConfigError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(error.what) from None
     return text
 
 
@@ -243,7 +245,7 @@ def _checked_file_name(text: str) -> str:
     try:
         compile_template(text, without=["file.name"])
     except BatchConfigError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(error.what) from None
     if not text.strip():
         raise ValueError("a file needs a name")
     return text

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from leadferry.batch.model import Batch, Contact
+from leadferry.destinations import Destination
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import describe_rule
 
@@ -22,6 +23,12 @@ _EMPTY = {
     "header_only": "a file without leads is delivered",
     "notice": "a notice is mailed to `notify.empty`",
     "fail": "the run fails",
+}
+
+_SUCCESS = {
+    "all": "every destination has everything, itself or by its fallback",
+    "any": "at least one destination has everything",
+    "primary": "`{primary}` has everything, itself or by its fallback",
 }
 
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -85,6 +92,8 @@ def _when(batch: Batch) -> Iterator[str]:
         yield f"- Takes at least {conditions.min_leads} leads{late}; fewer stay in the queue."
     yield f"- With nothing to deliver, {_EMPTY[batch.empty]}."
     yield f"- {_retries(batch)}"
+    if len(batch.destinations) > 1:
+        yield f"- Counts as delivered when {_SUCCESS[batch.success].format(primary=batch.primary)}."
 
 
 def _retries(batch: Batch) -> str:
@@ -183,10 +192,16 @@ def _where(batch: Batch) -> Iterator[str]:
     )
     yield ""
     rows = (
-        (one.id, one.where, ", ".join(file.id for file in batch.files_for(one.id)))
+        (_role(one), one.where, ", ".join(file.id for file in batch.files_for(one.id)))
         for one in batch.destinations
     )
     yield from _table(("Destination", "Where", "Files"), rows)
+
+
+def _role(destination: Destination) -> str:
+    if destination.fallback_for is None:
+        return destination.id
+    return f"{destination.id}, only when {destination.fallback_for} failed"
 
 
 def _when_it_failed(batch: Batch) -> Iterator[str]:

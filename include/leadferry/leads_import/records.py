@@ -253,7 +253,7 @@ class _CsvRecords:
         """Return the names of the columns."""
         for line, _, row in self:
             if isinstance(row, str):
-                raise LeadImportError(f"Line {line} should name the columns, but {row}")
+                raise LeadImportError(f"Line {line} should name the columns, but {row}", hint="Correct that line; nothing was loaded")
             return row
         raise LeadImportError("The file is empty", hint="Its first line must name the columns")
 
@@ -483,7 +483,7 @@ def _rows(path: Path, sheet: str | None) -> Iterator[tuple[int, list[Any]]]:
 def _page(book: Any, sheet: str | None) -> Any:
     names: Mapping[str, Any] = {page.title: page for page in book.worksheets}
     if not names:
-        raise LeadImportError("The workbook has no sheet")
+        raise LeadImportError("The workbook has no sheet", hint="Save it with the leads on a sheet")
     if sheet is not None and sheet not in names:
         raise LeadImportError(f"There is no sheet {sheet!r}", hint=f"There is {', '.join(names)}")
     return names[sheet] if sheet is not None else next(iter(names.values()))

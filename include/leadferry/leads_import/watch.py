@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 FILE_NAME = "imports.yaml"
 
+_CORRECT = "Correct that file; the folders are looked at again with the next run"
+
 _NOT_LEADS = (".part", ".tmp", ".filepart", ".rejects.csv")
 """Ends of names that programs give to files they are still writing, and of our own."""
 
@@ -118,12 +120,12 @@ def read_imports(config: Path) -> Imports:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise BatchConfigError(f"config/{FILE_NAME}{line}: this is not YAML") from None
+        raise BatchConfigError(f"config/{FILE_NAME}{line}: this is not YAML", hint=_CORRECT) from None
     except ValidationError as error:
         faults = [
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)
         ]
-        raise BatchConfigError(f"config/{FILE_NAME}: " + "; ".join(faults)) from None
+        raise BatchConfigError(f"config/{FILE_NAME}: " + "; ".join(faults), hint=_CORRECT) from None
 
 
 def import_folders(database: Database, imports: Imports, *, project: Path, now: datetime) -> ImportReport:
@@ -158,7 +160,7 @@ def import_named_file(database: Database, *, path: str | None, flow: str | None)
         StoreError: the store refused; nothing was loaded.
     """
     if not path or not flow:
-        raise LeadImportError("A file that is imported by hand needs both its path and its flow")
+        raise LeadImportError("A file that is imported by hand needs both its path and its flow", hint="Trigger the DAG again with both")
     result = import_leads(database, Path(path).expanduser(), flow=flow)
     log.info("%s", result)
     report = ImportReport()

@@ -248,19 +248,23 @@ def _granted(answer: Answered, credentials: Credentials) -> Any:
         raise DestinationBusyError(f"{where} was not answered (HTTP {answer.status})")
     if answer.status not in _OK:
         raise PermanentDeliveryError(
-            f"{where} got HTTP {answer.status}; correct its address in the batch file"
+            f"{where} got HTTP {answer.status}", hint="Correct the login's address in the batch file"
         )
     try:
         return json.loads(answer.text)
     except ValueError:
-        raise PermanentDeliveryError(f"{where} was not answered with JSON") from None
+        raise PermanentDeliveryError(f"{where} was not answered with JSON", hint=_LOOK_AT_THE_LOGIN) from None
+
+
+_LOOK_AT_THE_LOGIN = "Compare the login in the batch file with the buyer's documentation; no lead was sent"
 
 
 def _token_in(answer: Any, path: str, credentials: Credentials) -> str:
     token = value_at(path, answer)
     if token is MISSING or not isinstance(token, str) or not token.isprintable():
         raise PermanentDeliveryError(
-            f"http connection '{credentials.connection}': the login's answer has no token at {path}"
+            f"http connection '{credentials.connection}': the login's answer has no token at {path}",
+            hint=_LOOK_AT_THE_LOGIN,
         )
     return token
 
