@@ -230,7 +230,10 @@ def test_three_destinations_are_three_parallel_tasks_after_one_extract_and_one_r
 
 @pytest.mark.req("R197", "R198")
 def test_a_fallback_waits_behind_the_destination_that_it_replaces_and_has_its_own_retries(config):
-    share, mirror = {"id": "share", "type": "folder", "path": "/a"}, {"id": "mirror", "type": "folder", "path": "/b"}
+    share, mirror = (
+        {"id": "share", "type": "folder", "path": "/a"},
+        {"id": "mirror", "type": "folder", "path": "/b"},
+    )
     mirror |= {"fallback_for": "share", "retry": {"attempts": 2, "first_delay": "7s"}}
     dag = config.dag(destinations=[mirror, share], retry={"attempts": 4})
     first, second = dag.get_task("deliver.share"), dag.get_task("deliver.mirror")

@@ -58,6 +58,9 @@ def test_a_way_is_a_destination_with_its_fallbacks_in_the_order_in_which_they_ar
     ],
 )
 def test_what_cannot_be_meant_is_refused(destinations, keys, told):
-    files = [{"id": kind, "name": f"leads.{kind}", "format": {"type": kind}} for kind in ("csv", "json")]
+    files = [
+        {"id": kind, "name": f"leads_{{{{ file.part }}}}.{kind}", "format": {"type": kind}}
+        for kind in ("csv", "json")
+    ]
     with pytest.raises(ValidationError, match=told):
         make_batch(destinations=destinations, files=files, **keys)

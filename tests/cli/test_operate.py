@@ -42,7 +42,9 @@ def run(store_url, monkeypatch, capsys, tmp_path):
 
 
 def listed(run):
-    return [(one["scope"], one["name"], one["destination"]) for one in json.loads(run("suspensions", "--json")[1])]
+    return [
+        (one["scope"], one["name"], one["destination"]) for one in json.loads(run("suspensions", "--json")[1])
+    ]
 
 
 @pytest.mark.req("F36")

@@ -19,6 +19,7 @@ import pytest
 from batches import add_leads, execute, rows, scalars, waiting
 from leadferry.local.airflow import ENDED, AirflowApi
 from leadferry.local.processes import Processes
+from leadferry.store.suspensions import hold
 from servers.sftp import receiver
 
 from .airflow_home import COMPONENTS, AirflowHome
@@ -83,6 +84,19 @@ BATCHES = {
     "sftp_cut": {"destinations": sftp("cut"), **ALL_COLUMNS},
     "sftp_full": {"destinations": sftp("full"), **ALL_COLUMNS},
     "sftp_password": {"destinations": sftp("locked"), **ALL_COLUMNS},
+    "fallback": {
+        "destinations": [
+            {**sftp("locked")[0], "id": "first"},
+            {"id": "second", "type": "folder", "path": "second", "fallback_for": "first"},
+        ]
+    },
+    "no_fallback_needed": {
+        "destinations": [
+            {"id": "first", "type": "folder", "path": "first"},
+            {"id": "second", "type": "folder", "path": "second", "fallback_for": "first"},
+        ]
+    },
+    "on_hold": {},
     "bad_value": {"fields": broken_column({"number": {"decimals": 2}})},
     "bad_function": {"fields": broken_column({"python": "canary_functions.explode"})},
     "database_quotes": {},
@@ -171,16 +185,29 @@ def prepare(airflow: AirflowHome) -> None:
     """Batch files, one of them broken; five leads for each; a database that fails when told."""
     for batch_id, keys in BATCHES.items():
         retry = {"attempts": 4, "first_delay": "1s", "factor": 2, "max_delay": "3s"}
+        chosen = placed(airflow, batch_id, keys.get("destinations", []))
         folder = [{"id": "drop", "type": "folder", "path": str(airflow.inbox / batch_id)}]
-        airflow.batch(batch_id, **{"flows": [batch_id], "retry": retry, "destinations": folder, **keys})
+        airflow.batch(
+            batch_id,
+            **{"flows": [batch_id], "retry": retry, **keys, "destinations": chosen or folder},
+        )
         fields = {name: f"{CANARY} {name}" for name in COLUMNS}
         add_leads(airflow.database, 5, flow=batch_id, fields=fields)
+    hold(airflow.database, scope="batch", name="on_hold", reason="contract under review", actor="kim")
     broken = airflow.batch("broken")
     broken.write_text(broken.read_text().replace("schedule: manual", "schedul: manual"))
     execute(airflow.database, SABOTAGE)
     (airflow.folder / "dags" / "own_dag.py").write_text(OWN_DAG)
     (airflow.folder / "python").mkdir()
     (airflow.folder / "python" / "canary_functions.py").write_text(FUNCTIONS)
+
+
+def placed(airflow: AirflowHome, batch_id: str, destinations: list[dict]) -> list[dict]:
+    """Put the folders of a batch into the inbox."""
+    return [
+        {**one, "path": str(airflow.inbox / batch_id / one["path"])} if "path" in one else one
+        for one in destinations
+    ]
 
 
 def run_all(live: Live) -> None:
@@ -318,6 +345,33 @@ def test_a_value_that_cannot_be_mapped_fails_the_run_at_once_and_the_leads_are_b
 def test_a_database_error_fails_the_run_and_the_leads_are_back_in_the_queue(live):
     assert live.states["database_quotes"] == "failed"
     assert len(waiting(live.airflow.database, "database_quotes")) == 5
+
+
+@pytest.mark.req("R198")
+def test_a_fallback_delivers_once_when_the_last_try_failed_and_the_run_is_well(live):
+    assert live.states["fallback"] == "success"
+    tries = {"extract": 1, "render": 1, "deliver.first": 1, "deliver.second": 1, "mark_delivered": 1}
+    assert live.tries["fallback"] == tries
+    assert sorted(live.attempts("fallback")) == [("confirmed", None), ("failed", "auth")]
+    (file,) = (live.airflow.inbox / "fallback" / "second").iterdir()
+    assert len(file.read_text().splitlines()) == 5 + 1
+    assert waiting(live.airflow.database, "fallback") == []
+
+
+@pytest.mark.req("R198")
+def test_a_fallback_that_is_not_needed_is_skipped(live):
+    assert live.states["no_fallback_needed"] == "success"
+    assert "deliver.second" not in live.tries["no_fallback_needed"]
+    assert not (live.airflow.inbox / "no_fallback_needed" / "second").exists()
+    assert live.attempts("no_fallback_needed") == [("confirmed", None)]
+
+
+@pytest.mark.req("F36")
+def test_a_batch_on_hold_is_skipped_its_leads_wait_and_the_log_says_why(live):
+    assert live.states["on_hold"] == "success"
+    assert len(waiting(live.airflow.database, "on_hold")) == 5
+    assert "on hold by kim" in live.log("on_hold")
+    assert "contract under review" in live.log("on_hold")
 
 
 # --- nothing is left behind --------------------------------------------------------------------------------------

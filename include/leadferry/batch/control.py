@@ -48,7 +48,7 @@ class Control(BaseModel):
         try:
             compile_template(text, also=groups)
         except BatchConfigError as error:
-            raise ValueError(f"{error}{_advice(text, info)}") from None
+            raise ValueError(f"{error.what}{_advice(text, info)}") from None
         if "\n" in text or "\r" in text:
             raise ValueError("must be one line; for several lines in YAML, fold them with >-")
         return text

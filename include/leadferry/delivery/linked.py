@@ -27,7 +27,10 @@ def with_links(batch: Batch, mail: Email, parcel: Parcel, *, linked: Sequence[st
         DeliveryError: the store does not take a file, or makes no links.
     """
     if mail.link_via is None:
-        raise BatchConfigError(f"destination {mail.id!r} links files and does not say where they are", hint="Name the store in `link_via`")
+        raise BatchConfigError(
+            f"destination {mail.id!r} links files and does not say where they are",
+            hint="Name the store in `link_via`",
+        )
     store = batch.destination(mail.link_via)
     expires = datetime.now(UTC) + mail.link_expires
     links: list[Link] = []

@@ -127,7 +127,10 @@ def _file_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         name = Path(error.filename).name if isinstance(error.filename, str) else path.name
-        raise LeadImportError(f"{name}: {error.strerror or type(error).__name__}", hint="Correct the path or its rights; nothing was loaded") from None
+        raise LeadImportError(
+            f"{name}: {error.strerror or type(error).__name__}",
+            hint="Correct the path or its rights; nothing was loaded",
+        ) from None
     except UnicodeError as error:
         raise LeadImportError(
             f"{path.name} is not in the encoding that was said ({type(error).__name__})",

@@ -253,7 +253,10 @@ class _CsvRecords:
         """Return the names of the columns."""
         for line, _, row in self:
             if isinstance(row, str):
-                raise LeadImportError(f"Line {line} should name the columns, but {row}", hint="Correct that line; nothing was loaded")
+                raise LeadImportError(
+                    f"Line {line} should name the columns, but {row}",
+                    hint="Correct that line; nothing was loaded",
+                )
             return row
         raise LeadImportError("The file is empty", hint="Its first line must name the columns")
 

@@ -160,7 +160,10 @@ def import_named_file(database: Database, *, path: str | None, flow: str | None)
         StoreError: the store refused; nothing was loaded.
     """
     if not path or not flow:
-        raise LeadImportError("A file that is imported by hand needs both its path and its flow", hint="Trigger the DAG again with both")
+        raise LeadImportError(
+            "A file that is imported by hand needs both its path and its flow",
+            hint="Trigger the DAG again with both",
+        )
     result = import_leads(database, Path(path).expanduser(), flow=flow)
     log.info("%s", result)
     report = ImportReport()

@@ -212,7 +212,10 @@ class EmailSession(Session):
 
     def _recipient(self, parcel: Parcel) -> str:
         if parcel.addressee is None:
-            raise PermanentDeliveryError(f"{self._where}: a parcel without an addressee cannot be mailed", hint="Name the recipients in `to`; nothing was sent")
+            raise PermanentDeliveryError(
+                f"{self._where}: a parcel without an addressee cannot be mailed",
+                hint="Name the recipients in `to`; nothing was sent",
+            )
         return parcel.addressee
 
     def _begin(self, recipient: str, *, size: int, utf8: bool) -> None:

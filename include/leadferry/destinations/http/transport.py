@@ -102,7 +102,10 @@ class Wire:
         """
         full = self.address.url(url)
         if urlsplit(full).scheme != "https" and not self.address.is_plain:
-            raise PermanentDeliveryError(f"{self._where}: the login's address is not https", hint="Correct it in the batch file; nothing was sent")
+            raise PermanentDeliveryError(
+                f"{self._where}: the login's address is not https",
+                hint="Correct it in the batch file; nothing was sent",
+            )
         try:
             return self.send("POST", full, payload=payload, headers=headers)
         except WireError as failed:
