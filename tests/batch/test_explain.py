@@ -23,7 +23,7 @@ REST = FIELDS + FILES + DESTINATIONS
             HEAD + FIELDS + FILES + "destinations:\n  - {id: a, type: stfp, connection: x}\n",
             (
                 "config/batches/acme.yaml:8: destinations[0].type: 'stfp' is not known;"
-                " allowed: folder, sftp, ftp, email, s3, gcs, azure, http; did you mean 'sftp'?"
+                " allowed: folder, sftp, ftp, email, s3, gcs, azure, http, table; did you mean 'sftp'?"
             ),
         ),
         (

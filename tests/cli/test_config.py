@@ -51,7 +51,7 @@ def test_check_tells_the_broken_one_of_five_and_exits_1(config):
     assert result.exit_code == 1
     assert result.output.splitlines() == [
         (
-            "config/batches/e.yaml:9: destinations[0].type: 'foldr' is not known; allowed: folder, sftp, ftp, email, s3, gcs, azure, http;"
+            "config/batches/e.yaml:9: destinations[0].type: 'foldr' is not known; allowed: folder, sftp, ftp, email, s3, gcs, azure, http, table;"
             " did you mean 'folder'?"
         ),
         "5 checked, 4 fine, 1 broken; 1 problem, 0 hints",

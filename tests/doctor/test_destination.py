@@ -356,3 +356,24 @@ class TestHttp:
         monkeypatch.setenv("AIRFLOW_CONN_BUYER_API", json.dumps({**announced, "extra": {}}))
 
         assert failed(doctor(HTTP)).stage is Stage.TLS
+
+
+class TestTable:
+    @pytest.fixture
+    def table(self, postgres, monkeypatch):
+        where = {"host": postgres.socket_folder, "login": "postgres", "schema": "postgres"}
+        monkeypatch.setenv("AIRFLOW_CONN_BUYER_DB", json.dumps({"conn_type": "postgres", **where}))
+        return {"type": "table", "connection": "buyer_db", "table": "doctor_leads"}
+
+    @pytest.mark.req("F43", "R104")
+    def test_a_missing_table_fails_at_path(self, table, doctor):
+        found = doctor(table)
+
+        assert failed(found).stage is Stage.PATH
+        assert "create: true" in failed(found).remedy
+        assert found.told(Stage.LOGIN).verdict is Verdict.OK
+
+    @pytest.mark.req("F43", "R104")
+    def test_a_table_that_will_be_made_is_well_and_is_not_made(self, table, doctor):
+        assert doctor({**table, "create": True}).ok
+        assert failed(doctor(table)).stage is Stage.PATH

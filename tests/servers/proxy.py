@@ -6,7 +6,7 @@ import threading
 
 
 class Wire:
-    """Forwards connections to `target`; cuts after `cut_after` bytes from the client, or never."""
+    """Forwards connections to `target`, a port or the path of a Unix socket; cuts after `cut_after` bytes from the client, or never."""
 
     def __init__(self, target, *, listener=None):
         self.target = target
@@ -48,18 +48,26 @@ class Wire:
         self._threads.append(thread)
         thread.start()
 
+    def _reach(self):
+        if isinstance(self.target, int):
+            return socket.create_connection(("127.0.0.1", self.target))
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(self.target)
+        return far
+
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
                 try:
-                    far = socket.create_connection(("127.0.0.1", self.target))
+                    far = self._reach()
                 except OSError:
                     near.close()
                     continue
                 for end in (near, far):
-                    # Small answers must not wait for more to send along, which costs 40 ms each.
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    if end.family == socket.AF_INET:
+                        # Small answers must not wait for more to send along, which costs 40 ms each.
+                        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open |= {near, far}
                 self._start(self._forward, near, far, from_client=True)
                 self._start(self._forward, far, near, from_client=False)

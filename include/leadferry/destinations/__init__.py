@@ -14,5 +14,8 @@ from leadferry.destinations.gcs import Gcs
 from leadferry.destinations.http import Http
 from leadferry.destinations.s3 import S3
 from leadferry.destinations.sftp import Sftp
+from leadferry.destinations.table import Table
 
-Destination = Annotated[Folder | Sftp | Ftp | Email | S3 | Gcs | Azure | Http, Field(discriminator="type")]
+Destination = Annotated[
+    Folder | Sftp | Ftp | Email | S3 | Gcs | Azure | Http | Table, Field(discriminator="type")
+]

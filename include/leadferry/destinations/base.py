@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -66,6 +67,18 @@ class OutgoingFile:
             raise _damaged(self.name) from None
         if digest.hexdigest() != self.sha256:
             raise _damaged(self.name)
+
+    def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the leads of a records file, id and fields, one at a time; checked at the end like `blocks`."""
+        rest = b""
+        for block in self.blocks():
+            *lines, rest = (rest + block).split(b"\n")
+            for line in filter(None, lines):
+                one = json.loads(line)
+                yield one["lead_id"], one["fields"]
+        if rest:
+            one = json.loads(rest)
+            yield one["lead_id"], one["fields"]
 
 
 def _damaged(name: str) -> PermanentDeliveryError:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from time import sleep
 from typing import TYPE_CHECKING, TypeVar
 
@@ -265,9 +265,4 @@ def idempotency_key(parcel: Parcel, lead_ids: Sequence[int]) -> str:
 
 def read_records(parcel: Parcel) -> Iterator[Record]:
     """Read the parcel's leads, one at a time, and check at the end that they are what was rendered."""
-    rest = b""
-    for block in chain(parcel.file.blocks(), [b""]):
-        *lines, rest = (rest + block).split(b"\n") if block else [*rest.split(b"\n"), b""]
-        for line in filter(None, lines):
-            one = json.loads(line)
-            yield Record(one["lead_id"], one["fields"])
+    return (Record(lead_id, fields) for lead_id, fields in parcel.file.records())
