@@ -488,3 +488,55 @@ def test_blackouts_that_leave_no_time_are_refused():
     blackouts = [{"starts": "00:00", "ends": "12:00"}, {"starts": "12:00", "ends": "00:00"}]
     with pytest.raises(ValidationError, match="leave no time of the week"):
         made({"at": ["09:00"], "calendar": {"id": "us", "blackouts": blackouts}})
+
+
+# --- files built ahead -----------------------------------------------------------------------------------------
+
+
+def ahead(*, now: str, missed="combine") -> DepartureTimetable:
+    schedule = Timed.model_validate({"at": ["09:00"], "generate_before": "30m", "missed": missed})
+    return DepartureTimetable(schedule, "UTC", clock=lambda: utc(now))
+
+
+@pytest.mark.req("R044")
+def test_a_run_that_builds_ahead_begins_earlier_and_stands_for_the_window_of_its_departure():
+    last = window("2026-05-05T09:00", "2026-05-06T09:00")
+    found = following(ahead(now="2026-05-06T12:00"), last)
+    assert found.run_after == utc("2026-05-07T08:30")
+    assert found.data_interval == window("2026-05-06T09:00", "2026-05-07T09:00")
+
+
+@pytest.mark.req("R044")
+def test_while_files_are_built_ahead_the_same_departure_is_not_run_again():
+    last = window("2026-05-05T09:00", "2026-05-06T09:00")
+    found = following(ahead(now="2026-05-06T08:45"), last)
+    assert found.run_after == utc("2026-05-07T08:30")
+
+
+@pytest.mark.req("R044")
+@pytest.mark.parametrize(
+    ("now", "run_after"),
+    [
+        ("2026-05-06T08:31", "2026-05-06T08:30"),
+        ("2026-05-06T08:44", "2026-05-06T08:30"),
+        ("2026-05-06T08:46", "2026-05-07T08:30"),
+        ("2026-05-06T08:29", "2026-05-06T08:30"),
+    ],
+)
+def test_the_first_run_of_a_batch_that_builds_ahead_may_be_a_little_late(now, run_after):
+    assert following(ahead(now=now)).run_after == utc(run_after)
+
+
+@pytest.mark.req("R044")
+def test_a_missed_departure_that_builds_ahead_runs_once_afterwards():
+    last = window("2026-05-01T09:00", "2026-05-02T09:00")
+    found = following(ahead(now="2026-05-06T08:40"), last)
+    assert found.data_interval == window("2026-05-02T09:00", "2026-05-06T09:00")
+    assert found.run_after == utc("2026-05-06T08:30")
+
+
+def test_the_time_ahead_survives_being_stored():
+    asked = ahead(now="2026-05-06T12:00")
+    again = DepartureTimetable.deserialize(json.loads(json.dumps(asked.serialize())))
+    assert again == asked
+    assert again.summary == "every day at 09:00, built 30 minutes ahead UTC"

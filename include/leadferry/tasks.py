@@ -6,16 +6,28 @@ What may be tried again is decided by our error classes; what may not becomes `A
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+)
 
 from leadferry.errors import LeadferryError
+
+if TYPE_CHECKING:
+    from leadferry.delivery.later import Later
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -27,7 +39,7 @@ def airflow_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (AirflowFailException, AirflowSkipException):
+    except (AirflowFailException, AirflowRescheduleException, AirflowSkipException):
         raise
     except LeadferryError as error:
         kind = AirflowException if error.retry else AirflowFailException
@@ -75,10 +87,14 @@ def render(batch_id: str) -> list[dict[str, Any]]:
     with airflow_errors():
         from leadferry.archive import Archive
         from leadferry.connections import lead_store
+        from leadferry.delivery.notices import tell_if_late
         from leadferry.delivery.render import render as render_files
 
         database = lead_store()
-        files = render_files(database, Archive.from_environment(), _delivery_id(database, batch_id))
+        delivery_id = _delivery_id(database, batch_id)
+        files = render_files(database, Archive.from_environment(), delivery_id)
+        if _of_the_timetable():
+            tell_if_late(database, delivery_id, now=datetime.now(tz=UTC))
         if not files:
             raise AirflowSkipException("Nothing to deliver: every lead was withheld")
         return [
@@ -93,11 +109,18 @@ def deliver(batch_id: str, destination_id: str) -> int:
         from leadferry.archive import Archive
         from leadferry.connections import lead_store
         from leadferry.delivery.deliver import deliver as send_files
+        from leadferry.delivery.later import another_time, not_yet
 
         database = lead_store()
-        confirmed = send_files(
-            database, Archive.from_environment(), _delivery_id(database, batch_id), destination_id
-        )
+        delivery_id = _delivery_id(database, batch_id)
+        _reschedule(not_yet(database, delivery_id, now=datetime.now(tz=UTC)))
+        try:
+            confirmed = send_files(database, Archive.from_environment(), delivery_id, destination_id)
+        except LeadferryError as error:
+            if _is_last_try(error):
+                now = datetime.now(tz=UTC)
+                _reschedule(another_time(database, delivery_id, destination_id, error, now=now))
+            raise
         if not confirmed:
             raise AirflowSkipException(
                 "Nothing to send: no file was rendered, or another destination has it all"
@@ -138,11 +161,23 @@ def _unsettled_is_told(batch_id: str) -> Iterator[None]:
     try:
         yield
     except LeadferryError as error:
-        tries = get_current_context()["ti"]
-        if not error.retry or tries.try_number > tries.max_tries:
+        if _is_last_try(error):
             batch = load_batch(batch_id, config=config_folder())
             tell_unsettled(batch, run_id=_run().run_id, error=error)
         raise
+
+
+def _is_last_try(error: LeadferryError) -> bool:
+    """Whether Airflow will not try this task again by itself."""
+    tries = get_current_context()["ti"]
+    return not error.retry or tries.try_number > tries.max_tries
+
+
+def _reschedule(later: Later | None) -> None:
+    """Give the task back to Airflow until a later moment; its slot is free meanwhile, and the try does not count."""
+    if later is not None:
+        _log.info("Waits until %s: %s", later.until.isoformat(), later.reason)
+        raise AirflowRescheduleException(later.until)  # type: ignore[no-untyped-call]  # Airflow's own lacks types
 
 
 def _delivery_id(database: Any, batch_id: str) -> int:
@@ -156,6 +191,17 @@ def _run() -> Any:
     return get_current_context()["dag_run"]
 
 
+def _of_the_timetable() -> bool:
+    return bool(_run().run_type == "scheduled")
+
+
+def _departs_at(run: Any) -> datetime:
+    """Return the timetable's instant, which a run may be ahead of, or the moment of the trigger."""
+    ahead = run.data_interval_end if _of_the_timetable() else None
+    departs_at: datetime = ahead or run.run_after
+    return departs_at
+
+
 def _trigger() -> Any:
     from leadferry.delivery.extract import Trigger
     from leadferry.delivery.params import DeliverNow
@@ -163,7 +209,7 @@ def _trigger() -> Any:
     run = _run()
     return Trigger(
         run_id=run.run_id,
-        departs_at=run.run_after,
+        departs_at=_departs_at(run),
         params=DeliverNow.parse(get_current_context()["params"]),
         actor=None if run.run_type == "scheduled" else run.triggering_user_name or "unknown",
     )

@@ -9,6 +9,7 @@ A thin layer: the calendar is `leadferry.schedule`, this says how departures bec
   the schedule's key `missed` may ask for a run for each, or for none.
 * A batch that never departed waits for its next time instead: adding a batch at three in the afternoon
   must not send what was due at nine.
+* With `generate_before` a run begins that much before its departure; its window still ends at the departure.
 
 Airflow swallows exceptions from a timetable, and the DAG then silently never runs again.
 So what can be wrong is refused by `validate`, where it is shown as an import error, and nothing here raises later.
@@ -162,7 +163,13 @@ class DepartureTimetable(Timetable):
         start = _follow(last) if last else self._latest(by=slot - _TICK) or restriction.earliest or slot
         if restriction.earliest is not None:
             start = max(start, restriction.earliest)
-        return DagRunInfo.interval(_pendulum(start), _pendulum(slot))
+        window = DataInterval(_pendulum(start), _pendulum(slot))
+        return DagRunInfo(run_after=_pendulum(slot - self._ahead), data_interval=window)
+
+    @property
+    def _ahead(self) -> timedelta:
+        """How long before its departure a run begins."""
+        return self._schedule.generate_before or timedelta()
 
     def _floor(self, last: DataInterval | None, restriction: TimeRestriction) -> datetime:
         """Return the moment after which the next run's departure is to be looked for."""
@@ -175,7 +182,7 @@ class DepartureTimetable(Timetable):
 
     def _missed_floor(self, *, first: bool) -> datetime:
         """Return the moment before the latest departure that was due, or now when that is not to be made up for."""
-        now = self._clock()
+        now = self._clock() + self._ahead
         due = self._latest(by=now)
         not_made_up_for = first or self._schedule.missed == "skip"
         if due is None or (not_made_up_for and now - due > FIRST_DEPARTURE_GRACE):

@@ -1,12 +1,12 @@
-"""Lengths of time and numbers of bytes as people write them in batch files."""
+"""Lengths of time, times of day and numbers of bytes as people write them in batch files."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 _TIMES = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -52,3 +52,28 @@ Size = Annotated[
     PlainSerializer(lambda size: f"{size}B", return_type=str),
 ]
 """A number of bytes as people write it: `500KB`, `10MB`, `1GiB`."""
+
+_CLOCK = r"^([01]\d|2[0-3]):[0-5]\d$"
+
+
+def _parse_clock(value: Any) -> Any:
+    if isinstance(value, time):
+        return value
+    if isinstance(value, str) and re.fullmatch(_CLOCK, value):
+        return time.fromisoformat(value)
+    if value == "24:00":
+        raise ValueError("24:00 is 00:00 of the next day; write 00:00 and that day")
+    raise ValueError('must be a time of day from 00:00 to 23:59 with two digits each, such as "09:00"')
+
+
+def write_clock(value: time) -> str:
+    """Write a time of day as a batch file has it: `09:00`."""
+    return value.strftime("%H:%M")
+
+
+Clock = Annotated[
+    time,
+    BeforeValidator(_parse_clock, json_schema_input_type=Annotated[str, Field(pattern=_CLOCK)]),
+    PlainSerializer(write_clock, return_type=str),
+]
+"""A local wall-clock time, hours and minutes: `09:00`."""

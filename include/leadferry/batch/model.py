@@ -19,9 +19,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from leadferry.batch.conditions import Conditions
 from leadferry.batch.files import ID_PATTERN, Bundle, DoneMarker, Manifest, OutputFile
 from leadferry.batch.routes import route_problems
-from leadferry.batch.selection import OnlyIf, Select
+from leadferry.batch.selection import Select
 from leadferry.batch.ways import primary, way_problems, ways
 from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
@@ -29,7 +30,7 @@ from leadferry.destinations.email import Email
 from leadferry.destinations.email.settings import Personal
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import Rule
-from leadferry.schedule import Schedule, Zone
+from leadferry.schedule import Calendar, Schedule, Zone
 from leadferry.units import Duration
 
 
@@ -86,20 +87,6 @@ class Recipient(_Model):
     )
     notes: str = Field(
         default="", description="Delivery requirements and preferences; shown on the DAG's page."
-    )
-
-
-class Conditions(_Model):
-    """What must hold before a departure takes leads."""
-
-    min_leads: int = Field(
-        default=0, ge=0, description="Fewest leads worth a departure; fewer stay in the queue."
-    )
-    max_wait: Duration | None = Field(
-        default=None, description="Depart below the minimum once the oldest lead has waited this long."
-    )
-    only_if: list[OnlyIf] = Field(
-        default=[], description="Depart only when this many of the leads that may go meet a condition."
     )
 
 
@@ -187,6 +174,16 @@ class Batch(_Model):
     def dag_id(self) -> str:
         """The DAG that this batch becomes."""
         return f"batch_{self.id}"
+
+    @property
+    def calendar(self) -> Calendar | None:
+        """The calendar of its schedule."""
+        return None if self.schedule == "manual" else self.schedule.calendar
+
+    @property
+    def schedule_zone(self) -> str:
+        """The zone in which the times and days of its schedule are meant."""
+        return self.timezone if self.schedule == "manual" else self.schedule.timezone or self.timezone
 
     @property
     def stores_for_links(self) -> set[str]:

@@ -23,6 +23,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from leadferry.batch.files import ID_PATTERN
+from leadferry.batch.quiet import QuietHours
+from leadferry.batch.windows import WindowRule
 from leadferry.formats.xml_schema import FOLDER
 from leadferry.mapping.checks import Check, Consent
 from leadferry.mapping.rules import Condition, Rule
@@ -266,6 +268,15 @@ class Select(_Model):
     received_from: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
         default=None,
         description="A new batch collects leads received from this day on (in the batch's zone); all when left out.",
+    )
+    window: WindowRule = Field(
+        default="all_pending",
+        description="Which leads by the time they were received: all_pending (up to now), since_previous (up to the time"
+        " of the departure), or those of a period: {period: week, days: mon-fri}. Late ones go with the next.",
+    )
+    quiet_hours: QuietHours | None = Field(
+        default=None,
+        description='Leads wait while it is night where they are: {from: "21:00", to: "08:00", zone_by: state}.',
     )
 
     @model_validator(mode="after")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from leadferry.batch.eligibility import caps_of, dedupe_of, failing, gates_of, price_of
 from leadferry.batch.model import Batch
+from leadferry.batch.windows import window_of
 from leadferry.delivery.holding import why_on_hold
 from leadferry.delivery.made_up import made_up_leads
 from leadferry.delivery.params import DeliverNow
@@ -45,9 +46,14 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     ledger.recover_stale(database)
     if not trigger.params.test:
         _may_depart(database, batch)
-    selection = selection_of(batch, trigger.params)
+    selection = _timed(selection_of(batch, trigger.params), batch, trigger)
     selection = replace(selection, on_hold=why_on_hold(database, batch, selection.kind))
     claimed = claim(database, _departure(batch, trigger), selection)
+    if claimed.too_many:
+        raise DepartureRefusedError(
+            f"Batch {batch.id!r} takes nothing: {claimed.reason}",
+            hint="Look at what waits; if all is well, trigger the DAG with `ignore_maximum`. The leads stay in the queue",
+        )
     if (
         claimed.state is DeliveryState.SKIPPED
         and batch.empty == "fail"
@@ -103,6 +109,8 @@ def selection_of(batch: Batch, params: DeliverNow) -> Selection:
         order=params.order or chosen.order,
         limit=params.limit or chosen.limit,
         minimum=1 if params.ignore_minimum or params.test else batch.conditions.min_leads,
+        maximum=None if params.ignore_maximum or params.test else batch.conditions.max_leads,
+        maximum=None if params.ignore_maximum or params.test else batch.conditions.max_leads,
         max_wait=batch.conditions.max_wait,
         departs_empty=batch.empty == "header_only",
         keep_for_next=params.keep_for_next,
@@ -113,6 +121,19 @@ def selection_of(batch: Batch, params: DeliverNow) -> Selection:
         dedupe=dedupe_of(batch, lead),
         gates=gates_of(batch, lead),
     )
+
+
+def _timed(selection: Selection, batch: Batch, trigger: Trigger) -> Selection:
+    """Add what depends on the moment: the window, and which leads wait for the end of their night."""
+    now = datetime.now(tz=UTC)
+    window = window_of(
+        batch.select.window, trigger.departs_at, zone=batch.schedule_zone, calendar=batch.calendar
+    )
+    # A file that is built ahead of its departure can hold only what is there now.
+    ends = None if window.ends is None or window.ends > now else window.ends
+    quiet = batch.select.quiet_hours
+    waits = quiet and quiet.must_wait(lead, max(trigger.departs_at, now), otherwise=batch.timezone)
+    return replace(selection, window_from=window.begins, window_to=ends, must_wait=waits)
 
 
 def lease(batch: Batch) -> timedelta:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from leadferry.batch.conditions import NOT_READY
+from leadferry.batch.describe import duration
 from leadferry.batch.model import Batch
 from leadferry.delivery.settle import explain
 from leadferry.destinations.base import Parcel
@@ -17,9 +20,10 @@ from leadferry.destinations.email import Email
 from leadferry.errors import DeliveryError, LeadferryError
 from leadferry.states import DeliveryState
 from leadferry.store import history, suspensions
-from leadferry.store.claim import Claim
+from leadferry.store.audit import note_once
+from leadferry.store.claim import TOO_MANY, Claim
 from leadferry.store.database import Database
-from leadferry.store.ledger import Delivery, Settlement
+from leadferry.store.ledger import Delivery, Settlement, get_delivery
 from leadferry.store.skips import SKIPPED_ON_REQUEST
 from leadferry.store.suspensions import Suspension
 
@@ -79,7 +83,8 @@ def tell_failure(delivery: Delivery, settlement: Settlement, *, suspended: Seque
 def tell_outcome(database: Database, delivery: Delivery, settlement: Settlement) -> bool:
     """Tell `notify.failure` what it must know of a settled delivery, in at most one mail; return whether all is well."""
     on_request = (settlement.reason or "").startswith(SKIPPED_ON_REQUEST)
-    on_purpose = delivery.on_hold or on_request or delivery.config["empty"] != "fail"
+    in_vain = (settlement.reason or "").startswith((NOT_READY, TOO_MANY))
+    on_purpose = not in_vain and (delivery.on_hold or on_request or delivery.config["empty"] != "fail")
     well = settlement.state is DeliveryState.DELIVERED or (
         settlement.state is DeliveryState.SKIPPED and on_purpose
     )
@@ -90,6 +95,28 @@ def tell_outcome(database: Database, delivery: Delivery, settlement: Settlement)
         if before is not None and before is not DeliveryState.DELIVERED:
             tell_recovery(delivery, before)
     return well
+
+
+def tell_if_late(database: Database, delivery_id: int, *, now: datetime) -> None:
+    """Note, and tell `notify.failure` once, that files built ahead were not ready at the time of the departure."""
+    delivery = get_delivery(database, delivery_id)
+    batch = Batch.model_validate(delivery.config)
+    ahead = None if batch.schedule == "manual" else batch.schedule.generate_before
+    if ahead is None or now <= delivery.departs_at:
+        return
+    late = f"{(now - delivery.departs_at).total_seconds() / 60:.0f} minutes after its departure"
+    if not note_once(
+        database, action="delivery.built_late", subject=f"delivery {delivery_id}", detail={"built": late}
+    ):
+        return
+    text = (
+        f"The files of delivery {delivery_id} of batch {batch.id} were to be ready {duration(ahead)} ahead, and were"
+        f" ready {late}. They are sent now; let `generate_before` be longer, or look why it took so long."
+    )
+    _log.warning("%s", text)
+    _send(
+        batch, batch.notify.failure, key=f"{batch.id}.{delivery_id}.built_late", what="built late", text=text
+    )
 
 
 def tell_recovery(delivery: Delivery, before: str) -> None:

@@ -26,6 +26,16 @@ class DeliverNow(BaseModel):
         title="Ignore the minimum",
         description="Depart although fewer leads wait than the batch's minimum.",
     )
+    ignore_maximum: bool = Field(
+        default=False,
+        title="Ignore the maximum",
+        description="Depart although more leads wait than the batch believes.",
+    )
+    override_window: bool = Field(
+        default=False,
+        title="Outside business hours",
+        description="Send at once, also outside the recipient's business hours and in a blackout.",
+    )
     keep_for_next: bool = Field(
         default=False,
         title="Keep for the next delivery",
@@ -64,6 +74,8 @@ FORM: dict[str, dict[str, Any]] = {
     "limit": {"default": None, "type": ["null", "integer"], "minimum": 1},
     "order": {"default": None, "type": ["null", "string"], "enum": [None, "oldest", "newest", "random"]},
     "ignore_minimum": {"default": False, "type": "boolean"},
+    "ignore_maximum": {"default": False, "type": "boolean"},
+    "override_window": {"default": False, "type": "boolean"},
     "keep_for_next": {"default": False, "type": "boolean"},
     "test": {"default": False, "type": "boolean"},
 }

@@ -126,5 +126,6 @@ def _played(batch: Batch, leads: int, *, now: datetime) -> Delivery:
         window_to=now,
         included=leads,
         withheld=0,
+        params={},
         config={},
     )

@@ -24,7 +24,7 @@ from leadferry.destinations.transfer import paced
 from leadferry.errors import DeliveryError, NoSuchPathError, PermanentDeliveryError
 from leadferry.exchange import Answers
 from leadferry.templates import render
-from leadferry.units import Duration, Size
+from leadferry.units import Clock, Duration, Size
 
 BLOCK = 1 << 20
 """Bytes that are read, hashed and sent at a time."""
@@ -302,6 +302,11 @@ class Retry(BaseModel):
     first_delay: Duration = timedelta(minutes=1)
     factor: float = Field(default=2, ge=1, le=10)
     max_delay: Duration = timedelta(hours=1)
+    at: tuple[Clock, ...] = Field(
+        default=(),
+        max_length=5,
+        description="Local times at which the same files are tried once more after the last try failed.",
+    )
 
 
 class OwnRetry(BaseModel):
@@ -315,6 +320,11 @@ class OwnRetry(BaseModel):
     first_delay: Duration | None = None
     factor: float | None = Field(default=None, ge=1, le=10)
     max_delay: Duration | None = None
+    at: tuple[Clock, ...] | None = Field(
+        default=None,
+        max_length=5,
+        description="Local times at which the same files are tried once more after the last try failed.",
+    )
 
     def over(self, batch: Retry) -> Retry:
         """Return the batch's settings with these in their place."""

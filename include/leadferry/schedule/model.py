@@ -38,6 +38,7 @@ Missed = Literal["combine", "each", "skip"]
 _SPOKEN_TIMES = 8
 """How many times of day are named when a schedule is said aloud; of more, their number and the span."""
 
+_LONGEST_AHEAD = timedelta(hours=12)
 _LONGEST_SPREAD = timedelta(hours=12)
 _DAY_MINUTES = 24 * 60
 _DAY = timedelta(days=1)
@@ -85,6 +86,10 @@ class Scheduled(BaseModel):
         description="Departures missed while the scheduler was down or the DAG paused: one run for all (combine), "
         "one run for each (each), or none, leads go with the next departure (skip).",
     )
+    generate_before: Annotated[Duration, Field(gt=timedelta(), le=_LONGEST_AHEAD)] | None = Field(
+        default=None,
+        description="Take the leads and make the files this much before the departure; they are sent at its time.",
+    )
     spread: Annotated[Duration, Field(gt=timedelta(), le=_LONGEST_SPREAD)] | None = Field(
         default=None,
         description="Depart up to this much later, always the same for one batch, so that many batches due at the "
@@ -113,6 +118,8 @@ class Scheduled(BaseModel):
         parts = [words]
         if self.calendar:
             parts.append(f"calendar {self.calendar}")
+        if self.generate_before:
+            parts.append(f"built {int(self.generate_before.total_seconds() // 60)} minutes ahead")
         if self.spread:
             parts.append("spread")
         return ", ".join(parts)

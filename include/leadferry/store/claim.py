@@ -55,6 +55,9 @@ __all__ = ["TEST_FLOW", "Claim", "Departure", "Selection", "claim"]
 
 NOTHING_WAITS = "no lead waits that may go"
 
+TOO_MANY = "more leads than are believed"
+"""How the reason of such a delivery begins."""
+
 TEST_FLOW = "leadferry_test"
 """Made-up leads are stored under it; a batch cannot listen to it."""
 
@@ -95,6 +98,8 @@ class Claim:
     """Whether a person wanted this departure left out."""
     on_hold: bool = False
     """Whether nothing was claimed because the batch is held or suspended."""
+    too_many: bool = False
+    """Whether nothing was claimed because more leads might go than is believed."""
     is_new: bool = True
     """False when the run had its delivery already."""
     left: int = 0
@@ -166,8 +171,7 @@ class _Claimer:
         self.departure = departure
         self.selection = selection
         self.kind = selection.kind
-        self.window_from = self._end_of_the_last_window()
-        self.window_to = selection.window_to or self._now()
+        self.window_from, self.window_to = self._window()
         self.has_stops = self.kind is not DeliveryKind.TEST and any_waiting(connection, batch_no)
         self.failed_rule = selection.failed_rule
         if self.has_stops:
@@ -184,6 +188,9 @@ class _Claimer:
         leads = self._take(delivery_id)
         withheld_leads = self._withhold(delivery_id)
         included = leads - withheld_leads
+        if self.selection.maximum is not None and included > self.selection.maximum:
+            savepoint.rollback()
+            return self._refuse(included, self.selection.maximum)
         missing = self._what_is_missing(delivery_id, included)
         if missing is None:
             savepoint.commit()
@@ -221,6 +228,8 @@ class _Claimer:
             now=self.window_to,
         )
         verdict = judge.judge()
+        if self.selection.maximum is not None and verdict.included > self.selection.maximum:
+            return self._refuse(verdict.included, self.selection.maximum)
         missing = self._too_few(verdict) or judge.closed_gate(verdict)
         if missing is None:
             delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
@@ -293,6 +302,13 @@ class _Claimer:
         )
         return replace(done, left=verdict.left, left_reason=verdict.left_reason, caps=notices)
 
+    def _refuse(self, included: int, maximum: int) -> Claim:
+        """Record that more leads might go than is believed; all of them stay."""
+        delivery_id = self._insert_delivery(DeliveryState.SKIPPED)
+        reason = f"{TOO_MANY}: {included} may go, the maximum is {maximum}"
+        refused = self._finish(delivery_id, DeliveryState.SKIPPED, included=0, withheld=0, reason=reason)
+        return replace(refused, too_many=True)
+
     def _take(self, delivery_id: int) -> int:
         """Bring what may be looked at into the delivery; return how many leads."""
         if self.kind is DeliveryKind.TEST:
@@ -305,7 +321,11 @@ class _Claimer:
         lots = list(self._take_lots(delivery_id))
         late = [one.id for one in lots if self.has_stops or one.newest_received_at >= self.window_to]
         if late:
-            self._leave(late)
+            stays = queue_entry.c.received_at >= self.window_to
+            self._leave(late, stays | held(self.batch_no) if self.has_stops else stays)
+        if lots and self.selection.must_wait is not None:
+            of_a_waiting_lead = (queue_entry.c.lead_id == lead.c.id) & self.selection.must_wait
+            self._leave([one.id for one in lots], of_a_waiting_lead)
         return self._count(delivery_id)
 
     def _take_lots(self, delivery_id: int) -> Iterable[Row[Any]]:
@@ -313,14 +333,11 @@ class _Claimer:
         taken = update(lot).where(waiting_lots(self.batch_no)).values(delivery_id=delivery_id)
         return self.connection.execute(taken.returning(lot.c.id, lot.c.newest_received_at))
 
-    def _leave(self, lots: Sequence[int]) -> None:
-        """Leave to a later departure what was received after the window, by its own clock, and what is held."""
+    def _leave(self, lots: Sequence[int], which: ColumnElement[bool]) -> None:
+        """Leave to a later departure what was received after the window, by its own clock, is held or must wait."""
         waiting = new_lot(self.connection, self.batch_no)
-        stays = queue_entry.c.received_at >= self.window_to
-        if self.has_stops:
-            stays |= held(self.batch_no)
-        mine = queue_entry.c.lot_id.in_(lots)
-        self.connection.execute(update(queue_entry).where(mine, stays).values(lot_id=waiting))
+        left = update(queue_entry).where(queue_entry.c.lot_id.in_(lots), which).values(lot_id=waiting)
+        self.connection.execute(left)
         if not close_lot(self.connection, waiting):
             self._drop_empty_lots()
 
@@ -379,6 +396,7 @@ class _Claimer:
             queue_entry.c.lot_id == lot.c.id,
             queue_entry.c.lead_id == lead.c.id,
             queue_entry.c.received_at < self.window_to,
+            *([] if self.selection.must_wait is None else [~self.selection.must_wait]),
         ]
         return [*due, ~held(self.batch_no)] if self.has_stops else due
 
@@ -543,8 +561,11 @@ class _Claimer:
         subject = f"batch {self.departure.batch_id}"
         record(self.connection, actor=actor, action="delivery.trigger", subject=subject, detail=detail)
 
-    def _now(self) -> datetime:
-        """Return the database's time, but never one before the last window's end (a clock may be set back)."""
+    def _window(self) -> tuple[datetime | None, datetime]:
+        """Return where this window begins and ends: never before the last one's end (a clock may be set back)."""
+        last = self._end_of_the_last_window()
         # Not now(): that is when this transaction began to wait for the batch's claim before it.
         now: datetime = self.connection.scalars(select(func.clock_timestamp())).one()
-        return now if self.window_from is None else max(now, self.window_from)
+        ends = max(filter(None, [self.selection.window_to or now, last]))
+        begins = max(filter(None, [self.selection.window_from, last]), default=None)
+        return (None if begins is None else min(begins, ends)), ends

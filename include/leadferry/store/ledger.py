@@ -54,6 +54,8 @@ class Delivery:
     window_to: datetime
     included: int
     withheld: int
+    params: dict[str, Any]
+    """What a person asked for."""
     config: dict[str, Any]
 
 

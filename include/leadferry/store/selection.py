@@ -56,6 +56,12 @@ class Selection:
     """SQL on the table `lead`: what a lead is worth, NULL when that cannot be read."""
     dedupe: Dedupe | None = None
     gates: Sequence[Gate] = ()
+    maximum: int | None = None
+    """More leads that may go than this stay in the queue, all of them."""
+    must_wait: ColumnElement[bool] | None = None
+    """SQL on the table `lead`: true for a lead that stays in the queue this time, never NULL."""
+    window_from: datetime | None = None
+    """Where the window begins, unless the last one ends later; there, when left out. No lead is left behind for it."""
     window_to: datetime | None = None
     """Leads received from this instant on stay for the next departure; now, by the database's clock, when left out."""
 

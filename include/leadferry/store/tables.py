@@ -408,6 +408,28 @@ credential = Table(
 )
 """Since when an Airflow connection has held the same credentials; a slow, salted hash of them, never themselves."""
 
+later_try = Table(
+    "later_try",
+    metadata,
+    Column("delivery_id", ForeignKey("delivery.id"), primary_key=True),
+    Column("destination", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    _moment("until"),
+    Column("error_code", Text, nullable=False),
+    _moment("ordered_at", now=True),
+)
+"""That a destination is tried once more at a time of day, after its last try failed (`retry.at`)."""
+
+early_departure = Table(
+    "early_departure",
+    metadata,
+    Column("batch_no", ForeignKey("batch.no"), primary_key=True),
+    Column("after_delivery", BigInteger, primary_key=True),
+    Column("reason", Text, nullable=False),
+    _moment("ordered_at", now=True),
+)
+"""That a batch departs before its time; at most once after each delivery (0 before the first)."""
+
 state_move = Table(
     "state_move",
     metadata,

@@ -334,6 +334,24 @@ CREATE TABLE credential (
     first_seen_at timestamptz NOT NULL
 );
 
+CREATE TABLE later_try (
+    delivery_id bigint NOT NULL REFERENCES delivery,
+    destination text NOT NULL,
+    number integer NOT NULL,
+    until timestamptz NOT NULL,
+    error_code text NOT NULL,
+    ordered_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (delivery_id, destination, number)
+);
+
+CREATE TABLE early_departure (
+    batch_no integer NOT NULL REFERENCES batch,
+    after_delivery bigint NOT NULL,
+    reason text NOT NULL,
+    ordered_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (batch_no, after_delivery)
+);
+
 CREATE TABLE state_move (
     thing text NOT NULL,
     source text NOT NULL,

@@ -1,0 +1,126 @@
+"""What must hold before a departure takes leads: the key `conditions` of a batch file."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from leadferry.batch.selection import OnlyIf
+from leadferry.units import Duration
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SqlReady(_Model):
+    """Ready when a query's first row begins with something true."""
+
+    connection: str = Field(
+        min_length=1, description="Airflow connection of a PostgreSQL or another database."
+    )
+    query: str = Field(
+        min_length=1, description="Ready when the first value of its first row is neither 0, false nor null."
+    )
+
+
+class FileReady(_Model):
+    """Ready when a file is there."""
+
+    path: str = Field(
+        min_length=1,
+        description="A path or the URL of an object: /mnt/in/ready.flag, s3://bucket/in/{{ date }}.done."
+        " {{ date }} is the local day of the departure, as 2026-01-30.",
+    )
+    connection: str | None = Field(default=None, description="Airflow connection for a URL.")
+
+
+class Ready(_Model):
+    """What a departure waits for before it takes leads; exactly one of sql, file and asset."""
+
+    sql: SqlReady | None = None
+    file: FileReady | None = None
+    asset: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of an Airflow asset: ready when it was updated since the last delivery of the batch.",
+    )
+    timeout: Annotated[Duration, Field(gt=timedelta(), le=timedelta(days=7))] = Field(
+        default=timedelta(hours=1),
+        description="After this time the run fails as not ready; nothing was taken.",
+    )
+    every: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(hours=1))] = Field(
+        default=timedelta(minutes=1), description="How often it is looked."
+    )
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        if sum(one is not None for one in (self.sql, self.file, self.asset)) != 1:
+            raise ValueError("say what to wait for: exactly one of sql, file and asset")
+        return self
+
+    def __str__(self) -> str:
+        """Say it as one would aloud."""
+        if self.asset is not None:
+            return f"an update of the asset {self.asset}"
+        return f"the file {self.file.path}" if self.file else "what the query asks for"
+
+
+class DepartEarly(_Model):
+    """When a batch departs before its time; once for each delivery."""
+
+    leads: int | None = Field(default=None, ge=1, description="This many leads wait.")
+    oldest: Annotated[Duration, Field(gt=timedelta())] | None = Field(
+        default=None, description="The oldest lead waits this long."
+    )
+    every: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(hours=1))] = Field(
+        default=timedelta(minutes=1), description="How often it is looked."
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.leads is None and self.oldest is None:
+            raise ValueError("say when: leads: 500, oldest: 2h, or both")
+        return self
+
+
+class Conditions(_Model):
+    """What must hold before a departure takes leads."""
+
+    min_leads: int = Field(
+        default=0, ge=0, description="Fewest leads worth a departure; fewer stay in the queue."
+    )
+    max_wait: Duration | None = Field(
+        default=None, description="Depart below the minimum once the oldest lead has waited this long."
+    )
+    max_leads: int | None = Field(
+        default=None,
+        ge=1,
+        description="More leads than this are taken for a mistake: the run fails, they stay in the queue until a person"
+        " triggers the DAG with `ignore_maximum`.",
+    )
+    only_if: list[OnlyIf] = Field(
+        default=[], description="Depart only when this many of the leads that may go meet a condition."
+    )
+    ready: Ready | None = Field(default=None, description="Wait for this before leads are taken.")
+    depart_early: DepartEarly | None = Field(
+        default=None,
+        description="Depart before the time of the schedule when enough leads wait, or one for too long.",
+    )
+
+    @model_validator(mode="after")
+    def _minimum_is_below_the_maximum(self) -> Self:
+        if self.max_leads is not None and self.max_leads < self.min_leads:
+            raise ValueError("max_leads is less than min_leads: no number of leads could ever depart")
+        return self
+
+
+def not_ready(ready: Ready) -> str:
+    """Say in the ledger and to people why a run took nothing."""
+    return f"{NOT_READY}: waited for {ready}"
+
+
+NOT_READY = "not ready"
+"""How the reason of a run that waited in vain begins."""

@@ -1,0 +1,94 @@
+"""When a delivery must wait although it is ready: before its time, outside business hours, until its second chance.
+
+Nothing here waits itself: the task is given back to Airflow with the moment at which it is to run again, so that no
+worker is kept busy, and the leads stay claimed until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from leadferry.batch.model import Batch
+from leadferry.delivery.extract import lease
+from leadferry.errors import LeadferryError, OutcomeUnknownError
+from leadferry.schedule.instants import resolve
+from leadferry.schedule.opening import closed
+from leadferry.states import DeliveryKind, DeliveryState
+from leadferry.store import ledger
+from leadferry.store.database import Database
+from leadferry.store.later import order_later_try
+from leadferry.store.ledger import Delivery
+
+_ENDED = frozenset({DeliveryState.FAILED, DeliveryState.SKIPPED})
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later:
+    """That something is not to be done now."""
+
+    until: datetime
+    """Aware."""
+    reason: str
+
+
+def not_yet(database: Database, delivery_id: int, *, now: datetime) -> Later | None:
+    """Say until when a rendered delivery waits, and keep its leads that long; None when it may be sent now.
+
+    A test is never kept waiting: a person looks, and it carries nobody's data.
+    """
+    delivery = ledger.get_delivery(database, delivery_id)
+    if delivery.kind is DeliveryKind.TEST or delivery.state in _ENDED:
+        return None
+    batch = Batch.model_validate(delivery.config)
+    later = _not_yet(batch, delivery, now=now)
+    if later is not None:
+        ledger.extend_lease(database, delivery_id, later.until - now + lease(batch))
+    return later
+
+
+def _not_yet(batch: Batch, delivery: Delivery, *, now: datetime) -> Later | None:
+    may_go = max(now, delivery.departs_at)
+    if batch.schedule != "manual" and not delivery.params.get("override_window"):
+        found = closed(batch.schedule, may_go, timezone=batch.timezone)
+        if found is not None:
+            return Later(until=found.until, reason=found.reason)
+    return Later(until=may_go, reason="it was built ahead of its departure") if may_go > now else None
+
+
+def another_time(
+    database: Database,
+    delivery_id: int,
+    destination_id: str,
+    error: LeadferryError,
+    *,
+    now: datetime,
+) -> Later | None:
+    """Say when a destination is tried once more after its last try failed (`retry.at`), and keep the leads that long.
+
+    None when there is no such time, when all were used, or when a person must first find out what arrived.
+    """
+    delivery = ledger.get_delivery(database, delivery_id)
+    batch = Batch.model_validate(delivery.config)
+    times = batch.retry_of(destination_id).at
+    undecided = isinstance(error, OutcomeUnknownError) or delivery.state in _ENDED
+    if not times or undecided or delivery.kind is DeliveryKind.TEST:
+        return None
+    until = _next_time(times, now, zone=batch.schedule_zone)
+    ordered = order_later_try(
+        database, delivery_id, destination_id, until=until, error_code=error.code, most=len(times)
+    )
+    if not ordered:
+        return None
+    ledger.extend_lease(database, delivery_id, until - now + lease(batch))
+    return Later(until=until, reason=f"{destination_id} failed for good ({error.code})")
+
+
+def _next_time(times: Sequence[time], now: datetime, *, zone: str) -> datetime:
+    today = now.astimezone(ZoneInfo(zone)).date()
+    walls = (datetime.combine(day, at) for day in (today, today + _DAY) for at in times)
+    instants = (resolve(wall, zone=ZoneInfo(zone)).utc for wall in walls)
+    return min(instant for instant in instants if instant > now)
