@@ -110,7 +110,6 @@ def selection_of(batch: Batch, params: DeliverNow) -> Selection:
         limit=params.limit or chosen.limit,
         minimum=1 if params.ignore_minimum or params.test else batch.conditions.min_leads,
         maximum=None if params.ignore_maximum or params.test else batch.conditions.max_leads,
-        maximum=None if params.ignore_maximum or params.test else batch.conditions.max_leads,
         max_wait=batch.conditions.max_wait,
         departs_empty=batch.empty == "header_only",
         keep_for_next=params.keep_for_next,
