@@ -131,8 +131,10 @@ def _timed(selection: Selection, batch: Batch, trigger: Trigger) -> Selection:
     # A file that is built ahead of its departure can hold only what is there now.
     ends = None if window.ends is None or window.ends > now else window.ends
     quiet = batch.select.quiet_hours
-    waits = quiet and quiet.must_wait(lead, max(trigger.departs_at, now), otherwise=batch.timezone)
-    return replace(selection, window_from=window.begins, window_to=ends, must_wait=waits)
+    if quiet is not None:
+        waits = quiet.must_wait(lead, max(trigger.departs_at, now), otherwise=batch.timezone)
+        selection = replace(selection, must_wait=waits)
+    return replace(selection, window_from=window.begins, window_to=ends)
 
 
 def lease(batch: Batch) -> timedelta:
