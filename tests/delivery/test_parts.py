@@ -5,13 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 from datetime import UTC, datetime
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
 
+from batches import add_leads, folder, make_batch
 from leadferry.archive import Archive
 from leadferry.batch.model import Batch
+from leadferry.delivery import stream
 from leadferry.delivery.deliver import deliver
 from leadferry.delivery.extract import Trigger, extract
 from leadferry.delivery.render import render
@@ -60,6 +65,12 @@ def carry(database, tmp_path, inbox):
     return carry
 
 
+def whole_numbers(frame):
+    import pandas as pd
+
+    return pd.Series([int(one) if one.isdigit() else None for one in frame["value"]], dtype=object)
+
+
 def numbers(path):
     with path.open(newline="") as text:
         return [row["N"] for row in csv.DictReader(text)]
@@ -99,6 +110,30 @@ def test_a_lead_that_alone_is_too_large_fails_the_file_and_nothing_is_lost(carry
     fields = [{"to": "N", "value": "x" * 3000}]
     with pytest.raises(RenderError, match="a part with one lead has"):
         carry({"name": "{{ file.part }}.csv", "split": {"bytes": "1KB"}}, leads=3, fields=fields)
+
+
+def test_a_file_without_leads_that_is_too_large_fails_as_well(ferry, inbox):
+    file = {"name": "{{ file.part }}.xlsx", "format": {"type": "xlsx"}, "split": {"bytes": "1KB"}}
+    batch = make_batch(empty="header_only", files=[file], destinations=[folder(inbox)])
+    with pytest.raises(RenderError, match="a part with no leads has"):
+        ferry.rendered(batch)
+
+
+@pytest.mark.req("F17")
+def test_a_function_that_gives_another_type_in_every_block_does_not_stop_the_division(
+    ferry, inbox, monkeypatch
+):
+    add_leads(ferry.database, 400)
+    add_leads(ferry.database, 400, fields={"n": "none"})
+    monkeypatch.setattr(stream, "read_leads", partial(stream.read_leads, block_bytes=2000))
+    function = {"python": {"function": "users.whole_numbers"}}
+    monkeypatch.setitem(sys.modules, "users", SimpleNamespace(whole_numbers=whole_numbers))
+    fields = [{"to": "Lead", "from": "id"}, {"to": "N", "from": "n", "transform": [function]}]
+    file = {"name": "{{ file.part }}.csv", "format": {"type": "csv"}, "split": {"bytes": "1KB"}}
+    ferry.carry(make_batch(fields=fields, files=[file], destinations=[folder(inbox)]))
+    files = sorted(inbox.iterdir(), key=lambda file: int(file.stem))
+    found = [number for file in files for number in numbers(file)]
+    assert sorted(found) == sorted([*map(str, range(1, 401)), *[""] * 400])
 
 
 @pytest.mark.req("F18")

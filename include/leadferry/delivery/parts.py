@@ -147,26 +147,25 @@ class StoredPart:
 
     def _write_within(self, stream: MappedStream, rows: int, most: int) -> int:
         """Write as many leads as `most` bytes hold; the rest goes back into the stream."""
-        import polars as pl
-
         sample = min(rows, 1000)
         while True:
-            frame = pl.concat(stream.take(min(rows, sample)))
-            self._write([frame], frame.height)
+            frames = list(stream.take(min(rows, sample)))
+            height = sum(frame.height for frame in frames)
+            self._write(frames, height)
             size = self._out.size
-            if size <= most and (frame.height == rows or sample >= rows):
-                return frame.height
-            fitting = max(1, int(frame.height * most / size * 0.95))
-            if size <= most and fitting <= frame.height * 1.1:
-                return frame.height
-            if size > most and frame.height == 1:
-                return self._too_large(size, most)
-            stream.give_back(frame)
-            sample = min(fitting, frame.height - 1) if size > most else fitting
+            if size <= most and (height == rows or sample >= rows):
+                return height
+            fitting = max(1, int(height * most / size * 0.95))
+            if size <= most and fitting <= height * 1.1:
+                return height
+            if size > most and height <= 1:
+                return self._too_large(size, most, leads=height)
+            stream.give_back(frames)
+            sample = min(fitting, height - 1) if size > most else fitting
 
-    def _too_large(self, size: int, most: int) -> int:
+    def _too_large(self, size: int, most: int, *, leads: int) -> int:
         raise RenderError(
-            f"file {self._part.file.id!r}: a part with one lead has {size} bytes, the limit is {most}",
+            f"file {self._part.file.id!r}: a part with {'one lead' if leads else 'no leads'} has {size} bytes, the limit is {most}",
             hint="Raise split.bytes, or max_bytes of the destination; the leads are back in the queue",
         )
 

@@ -62,7 +62,7 @@ class MappedStream:
         self._mapping = mapping
         self._with_ids = with_ids
         self._frames = iter(frames)
-        self._rest: pl.DataFrame | None = None
+        self._rest: list[pl.DataFrame] = []
         self._blanked: Counter[str] = Counter()
 
     def take(self, leads: int) -> Iterator[pl.DataFrame]:
@@ -73,16 +73,16 @@ class MappedStream:
             if frame is None:
                 return
             taken, rest = frame.head(leads), frame.slice(leads)
-            self._rest = rest if rest.height else None
+            if rest.height:
+                self._rest.insert(0, rest)
             leads -= taken.height
             first = False
             yield taken
 
-    def give_back(self, frame: pl.DataFrame) -> None:
+    def give_back(self, frames: Iterable[pl.DataFrame]) -> None:
         """Put leads that were taken, but did not fit, before the next ones."""
-        import polars as pl
-
-        self._rest = frame if self._rest is None else pl.concat([frame, self._rest])
+        # Not put together: a function of the user's may give a column another type in every block.
+        self._rest[:0] = frames
 
     def report(self) -> None:
         """Say in the log how many values were left out because they could not be handled."""
@@ -90,9 +90,8 @@ class MappedStream:
             _log.warning("Column %r: %s values could not be handled and were left out", label, count)
 
     def _next(self) -> pl.DataFrame | None:
-        if self._rest is not None:
-            rest, self._rest = self._rest, None
-            return rest
+        if self._rest:
+            return self._rest.pop(0)
         frame = next(self._frames, None)
         if frame is None:
             return None
