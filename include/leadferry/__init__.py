@@ -5,6 +5,7 @@ Where things are, from the outside in:
 * `dag_factory`, `timetables`: the thin layer that Airflow sees; one DAG per batch file.
 * `cli`: the command `leadferry`.
 * `doctor`: says why a delivery fails, stage by stage, before it does.
+* `watch`: what looks after all batches: missed departures, queues, keys; recovery, retention, reports.
 * `delivery`: the use case, step by step: claim, render, deliver, settle.
 * `batch`: the batch file: its model, loader, checks and JSON Schema.
 * `leads_import`: leads from CSV, NDJSON and Excel files into the store.

@@ -10,13 +10,16 @@ import contextlib
 import hashlib
 import os
 import queue
+import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from leadferry.errors import StoreError
 
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
     from upath import UPath
 
 _UNFINISHED = ".unfinished"
+
+_MOVED = ".moved"
+"""End of the signpost that stands where a file was that another archive has now; it holds that archive's URL."""
+
+_COPY = "leadferry-copy-"
+"""Begin of the names of folders with a local copy from an object store."""
 
 
 class Archive:
@@ -78,10 +87,6 @@ class Archive:
                 hint="Check LEADFERRY_ARCHIVE, its permissions and free space; nothing was sent",
             ) from None
 
-    def remove(self, key: str) -> None:
-        """Remove a file that no delivery knows; only for trying whether the archive can be used."""
-        (self.root / key).unlink(missing_ok=True)
-
     def _link(self, file: NewFile, final: Path) -> None:
         final.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         folder_handle = os.open(final.parent, os.O_RDONLY)
@@ -107,10 +112,13 @@ class Archive:
         """
         with contextlib.ExitStack() as cleanup:
             path = Path(str(self.root / key)) if self._is_folder else self._download(key, cleanup)
+            if not path.is_file() and (elsewhere := self._signpost(key)) is not None:
+                yield cleanup.enter_context(Archive(elsewhere).local_copy(key, sha256=sha256))
+                return
             if not path.is_file():
                 raise StoreError(
                     f"The archive {self.root} has no file {key}",
-                    hint="Every worker must see the same LEADFERRY_ARCHIVE",
+                    hint="Every worker must see the same LEADFERRY_ARCHIVE; a file may also have been removed by `retention`",
                 )
             with path.open("rb") as stored:
                 found = hashlib.file_digest(stored, "sha256").hexdigest()
@@ -122,11 +130,127 @@ class Archive:
             yield path
 
     def _download(self, key: str, cleanup: contextlib.ExitStack) -> Path:
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="leadferry-")))
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=_COPY)))
         target = self.root / key
         with contextlib.suppress(FileNotFoundError):
             target.fs.get_file(target.path, str(folder / "file"))
         return folder / "file"
+
+    def _signpost(self, key: str) -> str | None:
+        try:
+            text: str = (self.root / f"{key}{_MOVED}").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return text
+
+    def move(self, key: str, to: str, *, sha256: str) -> None:
+        """Move a file into another archive, where `local_copy` still finds it; a second call goes on where the first ended.
+
+        The bytes here are removed only after those there were read back and found to be the same.
+
+        Args:
+            key: the file's.
+            to: the other archive, a folder or a URL.
+            sha256: of its bytes.
+
+        Raises:
+            StoreError: one of the two cannot be read or written; the file is still here.
+        """
+        other = Archive(to)
+        with self._told_as_store_errors():
+            if not (self.root / key).is_file():
+                return
+            with self.local_copy(key, sha256=sha256) as path, contextlib.closing(other.new_file()) as copy:
+                with path.open("rb") as source:
+                    shutil.copyfileobj(source, cast("BinaryIO", copy), 1 << 20)
+                other.publish(copy, key)
+            with other.local_copy(key, sha256=sha256):
+                (self.root / f"{key}{_MOVED}").write_text(to, encoding="utf-8")
+            self._unlink(key)
+
+    def remove(self, key: str) -> None:
+        """Remove a file, wherever it was moved to; a second call changes nothing.
+
+        Raises:
+            StoreError: the archive cannot be written.
+        """
+        with self._told_as_store_errors():
+            if (elsewhere := self._signpost(key)) is not None:
+                Archive(elsewhere).remove(key)
+            self._unlink(key)
+            self._unlink(f"{key}{_MOVED}")
+            if self._is_folder:
+                self._drop_empty_folders(Path(str(self.root / key)).parent)
+
+    def _unlink(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self.root / key).unlink()
+
+    def _drop_empty_folders(self, folder: Path) -> None:
+        root = Path(str(self.root))
+        while folder != root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    @contextmanager
+    def _told_as_store_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  (every object store raises its own kinds; none of them holds a lead)
+            why = (
+                os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no more is known"
+            )
+            raise StoreError(
+                f"The archive {self.root} cannot be changed ({type(error).__name__}, {why})",
+                hint="Check its permissions and free space; it is tried again with the next maintenance",
+            ) from None
+
+    def sweep(self, *, older_than: datetime) -> int:
+        """Remove what killed processes left: unfinished files, and local copies in this machine's temporary directory.
+
+        They are overwritten before, since they may hold leads in clear. Returns how many files.
+
+        Args:
+            older_than: what changed later may still be in use; aware.
+        """
+        left = list(Path(tempfile.gettempdir()).glob(f"{_COPY}*/*"))
+        if self._is_folder:
+            left += (Path(str(self.root)) / _UNFINISHED).glob("*")
+        swept = [one for one in left if _is_left_over(one, older_than)]
+        for one in swept:
+            _shred(one)
+            if one.parent.name.startswith(_COPY):
+                with contextlib.suppress(OSError):
+                    one.parent.rmdir()
+        return len(swept)
+
+
+def _is_left_over(path: Path, older_than: datetime) -> bool:
+    """Tell an old file of ours from one that is in use, or of somebody else."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return False
+    mine = stat.S_ISREG(about.st_mode) and about.st_uid == os.getuid()
+    return mine and about.st_mtime < older_than.timestamp()
+
+
+def _shred(path: Path) -> None:
+    """Write zeros over a file, then remove it; whoever reads the disk afterwards finds nothing where disks overwrite."""
+    with contextlib.suppress(FileNotFoundError):
+        with path.open("r+b") as file:
+            left = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            while left > 0:
+                left -= file.write(bytes(min(left, 1 << 20)))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
 
 
 def _sync(folder: Path) -> None:

@@ -76,7 +76,7 @@ def check(config: Path, *, only: str | None = None, now: datetime | None = None)
     report.hints += _hints(reader, report)
     for fatal, problem in _keys(reader, report.batches, now=now or datetime.now(UTC)):
         (found if fatal else report.hints).append(problem)
-    report.problems = _ordered([*found, *_naming_problem(reader)])
+    report.problems = _ordered([*found, *_naming_problem(reader), *reader.maintenance_problems()])
     report.hints = _ordered(report.hints)
     return report
 

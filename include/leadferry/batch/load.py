@@ -13,10 +13,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leadferry.batch.calendars import CalendarReader
 from leadferry.batch.explain import Layer, explain, locate
@@ -37,6 +38,7 @@ from leadferry.formats.xml_schema import FOLDER
 from leadferry.schedule.calendar import Calendar
 from leadferry.schedule.library import expand
 from leadferry.schedule.zones import zone_names
+from leadferry.units import Duration
 
 BATCHES = "batches"
 RECIPIENTS = "recipients"
@@ -44,6 +46,19 @@ DEFAULTS = "defaults.yaml"
 
 NAMING = "naming"
 """The key of `defaults.yaml` that is no key of a batch: the pattern that names of batches should fit."""
+
+MAINTENANCE = "maintenance"
+"""The key of `defaults.yaml` that is no key of a batch: how often the DAG `leadferry_maintenance` runs."""
+
+
+class Maintenance(BaseModel):
+    """How often somebody looks after all batches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every: Duration | None = Field(
+        default=timedelta(minutes=10), description="How often to look; null for by hand only."
+    )
 
 
 def batch_ids(config: Path) -> list[str]:
@@ -199,6 +214,29 @@ class ConfigReader:
             raise _error(defaults, (NAMING,), "must be a regular expression") from None
         return str(pattern)
 
+    def defaults(self) -> dict[str, Any]:
+        """Return what stands in `defaults.yaml`; nothing when there is none.
+
+        Raises:
+            BatchFileError: it cannot be read.
+        """
+        defaults = self._defaults()
+        return dict(defaults.data) if defaults else {}
+
+    def maintenance_problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the key `maintenance` of `defaults.yaml`; an unreadable file is told elsewhere."""
+        try:
+            defaults = self._defaults()
+        except BatchFileError:
+            return
+        given = defaults.data.get(MAINTENANCE) if defaults else None
+        if defaults is None or given is None:
+            return
+        try:
+            Maintenance.model_validate(given)
+        except ValidationError as error:
+            yield from explain(error, [Layer(file=defaults, start=(MAINTENANCE,))], Maintenance)
+
     def shown(self, file: Path) -> str:
         """Return a file's name for messages: `config/batches/acme.yaml`."""
         return file.relative_to(self.config.parent).as_posix()
@@ -293,7 +331,7 @@ class Merged:
         defaults = self.defaults.data if self.defaults else {}
         part = about.get("batch")
         part = part if isinstance(part, dict) else {}
-        merged = _merged(_without(defaults, NAMING, MAIL_DOMAINS), part, batch)
+        merged = _merged(_without(defaults, NAMING, MAIL_DOMAINS, MAINTENANCE), part, batch)
         _set_timezone(merged, [batch, {"timezone": about.get("timezone"), **part}, defaults])
         self.data = {
             **merged,

@@ -111,6 +111,47 @@ class Notify(_Model):
     caps: list[str] = Field(default=[], description="Told when a cap is nearly or completely used up.")
 
 
+class Watch(_Model):
+    """When somebody must look at a batch; the DAG `leadferry_maintenance` compares it with the lead store."""
+
+    max_pending: int | None = Field(
+        default=None, ge=1, description="More leads than this should not wait; null for any number."
+    )
+    max_age: Duration | None = Field(
+        default=None, description="No lead should wait longer than this; null for any time."
+    )
+    held: Duration | None = Field(
+        default=timedelta(hours=4),
+        description="A delivery that waited this long for a person is told once more; null for never.",
+    )
+    keys: Duration = Field(
+        default=timedelta(days=30), description="How long before a key expires it is told."
+    )
+
+
+class Move(_Model):
+    """Where files go that the archive kept long enough."""
+
+    move: str = Field(
+        pattern=r"^(/|[a-z][a-z0-9+.-]*://)",
+        description="A folder or the URL of an object store, as `LEADFERRY_ARCHIVE` has it.",
+    )
+    keep: Duration | None = Field(
+        default=None, description="How long they stay there; for ever when left out."
+    )
+
+
+class Retention(_Model):
+    """How long rendered files are kept. What stands about them in the lead store stays for good."""
+
+    files: Duration | None = Field(
+        default=None, description="How long the archive keeps a file; for ever when left out."
+    )
+    then: Literal["delete"] | Move = Field(
+        default="delete", description="What becomes of it afterwards: `delete`, or `{move: URL}`."
+    )
+
+
 class Batch(_Model):
     """One scheduled delivery: `config/batches/<id>.yaml`, one DAG `batch_<id>`."""
 
@@ -169,6 +210,12 @@ class Batch(_Model):
         description="How long a delivery that nobody works on keeps its leads before they go back to the queue.",
     )
     notify: Notify = Notify()
+    deadline: Duration | None = Field(
+        default=timedelta(hours=1),
+        description="How long after its time a departure must have arrived; later it is told. null for never.",
+    )
+    watch: Watch = Field(default=Watch(), description="When somebody must look at this batch.")
+    retention: Retention = Field(default=Retention(), description="How long rendered files are kept.")
 
     @property
     def dag_id(self) -> str:

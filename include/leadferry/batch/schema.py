@@ -10,6 +10,7 @@ import copy
 from typing import Any, Literal, get_args
 
 from leadferry.batch.files import ID_PATTERN
+from leadferry.batch.load import Maintenance
 from leadferry.batch.model import Batch, Recipient
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -33,6 +34,7 @@ _FIELDS = {
         "items": {"type": "string"},
         "description": "The only domains that leads may be mailed to, such as acme.example or '*.acme.example'; not inherited.",
     },
+    "maintenance": Maintenance.model_json_schema(),
 }
 
 
@@ -42,7 +44,7 @@ def file_schema(kind: Kind = "batch") -> dict[str, Any]:
     if kind == "batch":
         return _document(schema, title="Leadferry batch", required=["name"])
     if kind == "defaults":
-        for key in ("naming", "mail_domains"):
+        for key in ("naming", "mail_domains", "maintenance"):
             schema["properties"][key] = _FIELDS[key]
         return _document(schema, title="Leadferry defaults", required=[])
     return _recipient_schema(schema)

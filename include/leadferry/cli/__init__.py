@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from leadferry.cli import airflow, batches, config, doctor, leads, operate, schedule, store
+from leadferry.cli import airflow, batches, config, doctor, leads, operate, schedule, store, watch
 from leadferry.errors import LeadferryError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(store.app)
 app.add_typer(operate.app)
 app.add_typer(doctor.app)
 app.add_typer(airflow.app)
+app.add_typer(watch.app)
 app.add_typer(batches.app, name="batches")
 app.add_typer(leads.app, name="leads")
 

@@ -13,9 +13,11 @@ import typer
 from leadferry.archive import Archive
 from leadferry.cli.output import AsJson, show
 from leadferry.connections import lead_store
+from leadferry.errors import StoreError
 from leadferry.states import DispatchState
 from leadferry.store import history, ledger
 from leadferry.store.audit import record
+from leadferry.store.retirements import removed_at
 
 app = typer.Typer()
 db = typer.Typer(help="The lead store's database.")
@@ -139,6 +141,11 @@ def get(
     """Write a stored file, hash checked; the download is recorded."""
     database = lead_store()
     file = history.get_file(database, file_id)
+    if (removed := removed_at(database, file.archive_key)) is not None:
+        raise StoreError(
+            f"File {file_id} was removed on {removed:%Y-%m-%d}, as the batch's `retention` says",
+            hint="Its name, hash, size and receipts are kept: `leadferry dispatch list DELIVERY`",
+        )
     with Archive.from_environment().local_copy(file.archive_key, sha256=file.sha256) as stored:
         if out.exists():
             raise typer.BadParameter(f"{out} exists already")

@@ -138,13 +138,27 @@ def tell_unsettled(batch: Batch, *, run_id: str, error: LeadferryError) -> None:
 
 
 def _send(batch: Batch, people: Sequence[str], *, key: str, what: str, text: str) -> None:
+    subject = f"Leadferry: {batch.name}: {what}"
+    send_notice(connection=batch.notify.connection, people=people, key=key, subject=subject, text=text)
+
+
+def send_notice(*, connection: str, people: Sequence[str], key: str, subject: str, text: str) -> bool:
+    """Mail a text, taken literally; return whether the mail server took it for everybody. Raises nothing.
+
+    Args:
+        connection: Airflow connection of the mail server.
+        people: addresses; one mail each.
+        key: the same for the same notice, so that a mail server may see that it was sent twice.
+        subject: no lead's data.
+        text: no lead's data.
+    """
     if not people:
-        return
+        return True
     mail = Email(
         id="notice",
-        connection=batch.notify.connection,
+        connection=connection,
         to=list(people),
-        subject=_literally(f"Leadferry: {batch.name}: {what}"),
+        subject=_literally(subject),
         body=_literally(text),
     )
     try:
@@ -153,6 +167,8 @@ def _send(batch: Batch, people: Sequence[str], *, key: str, what: str, text: str
                 session.send(Parcel(key=key, attempt=1, files=(), addressee=person))
     except DeliveryError as error:
         _log.warning("The notice %s was not sent: %s", key, error)
+        return False
+    return True
 
 
 def _literally(text: str) -> str:

@@ -430,6 +430,42 @@ early_departure = Table(
 )
 """That a batch departs before its time; at most once after each delivery (0 before the first)."""
 
+watched = Table(
+    "watched",
+    metadata,
+    Column("batch", Text, primary_key=True),
+    Column("schedule_sha256", Text, nullable=False),
+    _moment("since"),
+    _moment("seen_at"),
+)
+"""A batch that the watchdog looks after, and since when its schedule is as it is."""
+
+incident = Table(
+    "incident",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("batch", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    _moment("since"),
+    _moment("noticed_at"),
+    Column("detail", Text, nullable=False),
+    _moment("told_at", nullable=True),
+    _moment("recovered_at", nullable=True),
+    _moment("recovery_told_at", nullable=True),
+)
+"""What went wrong with a batch, from when to when; never deleted, at most one open of a kind."""
+
+retirement = Table(
+    "retirement",
+    metadata,
+    Column("archive_key", Text, primary_key=True),
+    Column("action", Text, primary_key=True),
+    Column("place", Text, nullable=False, server_default=""),
+    _moment("decided_at"),
+    _moment("done_at", nullable=True),
+)
+"""That the bytes of a file were moved or removed because they were kept long enough; the file's row stays."""
+
 state_move = Table(
     "state_move",
     metadata,

@@ -97,6 +97,9 @@ CREATE INDEX delivery_in_time ON delivery (batch_no, window_to);
 CREATE UNIQUE INDEX delivery_of_run ON delivery (batch_no, run_id) WHERE state NOT IN ('failed', 'skipped');
 CREATE INDEX delivery_open ON delivery (lease_until) WHERE state IN ('claimed', 'rendered');
 CREATE INDEX delivery_needs_attention ON delivery (id) WHERE state IN ('claimed', 'rendered', 'held', 'partial');
+CREATE INDEX delivery_held ON delivery (settled_at) WHERE state = 'held';
+CREATE INDEX delivery_in_order ON delivery (batch_no, departs_at);
+CREATE INDEX delivery_by_day ON delivery (departs_at);
 
 -- A batch's queue is a set of lots; claiming leads gives their lot to a delivery, giving them back takes it away again.
 -- So the price of both does not grow with the number of leads.
@@ -203,6 +206,8 @@ CREATE TABLE file (
     created_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (delivery_id, kind, key, part)
 );
+CREATE INDEX file_by_age ON file (created_at);
+CREATE INDEX file_by_archive_key ON file (archive_key);
 
 CREATE TABLE dispatch (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -351,6 +356,42 @@ CREATE TABLE early_departure (
     ordered_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (batch_no, after_delivery)
 );
+-- What the watchdog knows of a batch: since when its schedule is as it is, so that nobody is told of a departure
+-- that was due before. By its id, since a batch may be watched before it ever departed.
+CREATE TABLE watched (
+    batch text PRIMARY KEY,
+    schedule_sha256 text NOT NULL,
+    since timestamptz NOT NULL,
+    seen_at timestamptz NOT NULL
+);
+
+-- What went wrong, from when to when; told once when it begins and once when it is over.
+CREATE TABLE incident (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    batch text NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('broken', 'missing', 'late', 'doubt', 'held', 'depth', 'age',
+                                       'key_expires', 'key_unusable')),
+    since timestamptz NOT NULL,
+    noticed_at timestamptz NOT NULL,
+    detail text NOT NULL CHECK (detail <> ''),
+    told_at timestamptz,
+    recovered_at timestamptz,
+    recovery_told_at timestamptz
+);
+CREATE UNIQUE INDEX incident_open ON incident (batch, kind) WHERE recovered_at IS NULL;
+CREATE INDEX incident_untold ON incident (id)
+    WHERE recovered_at IS NULL OR (told_at IS NOT NULL AND recovery_told_at IS NULL);
+
+-- Bytes that left the archive because they were kept long enough; the row of the file stays.
+CREATE TABLE retirement (
+    archive_key text NOT NULL,
+    action text NOT NULL CHECK (action IN ('moved', 'removed')),
+    place text NOT NULL DEFAULT '',
+    decided_at timestamptz NOT NULL,
+    done_at timestamptz,
+    PRIMARY KEY (archive_key, action)
+);
+CREATE INDEX retirement_undone ON retirement (decided_at) WHERE done_at IS NULL;
 
 CREATE TABLE state_move (
     thing text NOT NULL,
@@ -409,6 +450,8 @@ CREATE TRIGGER ended_for_good BEFORE UPDATE ON attempt
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON withheld
     FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON file FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
+CREATE TRIGGER never_deleted BEFORE DELETE ON incident FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
+CREATE TRIGGER never_deleted BEFORE DELETE ON retirement FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON response
     FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');

@@ -1,0 +1,44 @@
+"""Deliveries that nobody works on any more are brought to an end: their leads must not stay in nobody's hands."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from leadferry.archive import Archive
+from leadferry.delivery.notices import tell_outcome
+from leadferry.delivery.settle import settle
+from leadferry.errors import LeadferryError
+from leadferry.states import DeliveryKind, DeliveryState
+from leadferry.store import incidents, ledger
+from leadferry.store.database import Database
+from leadferry.store.ledger import Settlement
+
+_log = logging.getLogger(__name__)
+
+
+def recover(database: Database, archive: Archive) -> list[Settlement]:
+    """End the deliveries whose lease is over, and tell `notify.failure` of those that did not end well.
+
+    Where nothing may be at a destination, leads go back to the queue. Where something may be, the destination is asked,
+    exactly as a retried task would; a delivery that cannot be cleared up now stays as it is, and is told by the watchdog.
+    A sender that is still alive holds the right to send, so it is never overtaken.
+    """
+    settled = [ledger.settle(database, one) for one in ledger.recover_stale(database)]
+    for delivery_id in incidents.abandoned(database):
+        try:
+            settled.append(settle(database, archive, delivery_id))
+        except LeadferryError as error:
+            _log.warning("Delivery %s stays in doubt. %s: %s", delivery_id, error.code, error)
+    told = [_with_returned(database, one) for one in settled]
+    for one in told:
+        _log.info("Delivery %s was abandoned and is %s now", one.delivery_id, one.state)
+        tell_outcome(database, ledger.get_delivery(database, one.delivery_id), one)
+    return told
+
+
+def _with_returned(database: Database, settlement: Settlement) -> Settlement:
+    """Say how many leads went back; a second settling does not know it any more."""
+    delivery = ledger.get_delivery(database, settlement.delivery_id)
+    gave_back = settlement.state is DeliveryState.FAILED and delivery.kind is DeliveryKind.DEPARTURE
+    return replace(settlement, returned=delivery.included + delivery.withheld if gave_back else 0)

@@ -1,0 +1,91 @@
+"""All batches in one table: what each is, when it goes next, how it went last, what waits, what is wrong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from leadferry.batch.load import batch_ids, load_all
+from leadferry.batch.model import Batch
+from leadferry.schedule import departures
+from leadferry.store import incidents, suspensions
+from leadferry.store.database import Database
+
+COLUMNS = (
+    "batch",
+    "name",
+    "recipient",
+    "state",
+    "schedule",
+    "next_departure",
+    "last_departure",
+    "last_state",
+    "last_leads",
+    "pending",
+    "oldest",
+    "incidents",
+    "suspended",
+)
+
+
+def status(database: Database, config: Path, *, now: datetime) -> list[dict[str, Any]]:
+    """Return a row with `COLUMNS` for every batch that has a file or ever departed, in the order of their ids.
+
+    The state is `enabled`, `disabled`, `broken` (the file cannot be loaded) or `removed` (there is none any more).
+
+    Args:
+        database: the lead store.
+        config: see `leadferry.project.config_folder`.
+        now: the present, aware.
+    """
+    found = {batch.id: batch for batch in load_all(config)[0]}
+    departed = incidents.last_departures(database)
+    queues = incidents.queues(database)
+    wrong = defaultdict(list)
+    for one in incidents.open_incidents(database):
+        wrong[one.batch].append(str(one.kind))
+    stopped = _stopped(database)
+    files = set(batch_ids(config))
+    rows = []
+    for batch_id in sorted(files | set(departed) | set(queues) | set(wrong)):
+        batch, last, waiting = found.get(batch_id), departed.get(batch_id, {}), queues.get(batch_id)
+        recipient = batch.recipient.id if batch else None
+        row = {
+            "batch": batch_id,
+            **_of_the_file(batch, now, is_there=batch_id in files),
+            "last_departure": last.get("departs_at"),
+            "last_state": last.get("state"),
+            "last_leads": last.get("included"),
+            "pending": waiting.leads if waiting else 0,
+            "oldest": waiting.oldest if waiting else None,
+            "incidents": wrong[batch_id],
+            "suspended": [*stopped["batch", batch_id], *stopped["recipient", recipient]],
+        }
+        rows.append({name: row[name] for name in COLUMNS})
+    return rows
+
+
+def _of_the_file(batch: Batch | None, now: datetime, *, is_there: bool) -> dict[str, Any]:
+    if batch is None:
+        state = "broken" if is_there else "removed"
+        return {**dict.fromkeys(("name", "recipient", "schedule", "next_departure")), "state": state}
+    coming = departures(batch.schedule, timezone=batch.timezone, after=now, batch_id=batch.id)
+    upcoming = next(coming, None) if batch.enabled else None
+    return {
+        "name": batch.name,
+        "recipient": batch.recipient.id,
+        "state": "enabled" if batch.enabled else "disabled",
+        "schedule": str(batch.schedule),
+        "next_departure": upcoming.local if upcoming else None,
+    }
+
+
+def _stopped(database: Database) -> Mapping[tuple[str, str | None], list[str]]:
+    """Return what is held or suspended now, by scope and name."""
+    found: dict[tuple[str, str | None], list[str]] = defaultdict(list)
+    for one in suspensions.active(database):
+        found[one.scope, one.name].append(one.destination or f"the whole {one.scope}")
+    return found
