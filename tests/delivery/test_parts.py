@@ -123,7 +123,7 @@ def test_a_file_without_leads_that_is_too_large_fails_as_well(ferry, inbox):
 def test_a_function_that_gives_another_type_in_every_block_does_not_stop_the_division(
     ferry, inbox, monkeypatch
 ):
-    add_leads(ferry.database, 400)
+    add_leads(ferry.database, 400, received_at=datetime(2026, 1, 1, tzinfo=UTC))
     add_leads(ferry.database, 400, fields={"n": "none"})
     monkeypatch.setattr(stream, "read_leads", partial(stream.read_leads, block_bytes=2000))
     function = {"python": {"function": "users.whole_numbers"}}
