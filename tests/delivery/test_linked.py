@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from batches import add_leads, make_batch, rows
 from ferry import email
 from leadferry.destinations.s3 import S3Session
-from leadferry.errors import DestinationBusyError, DestinationSuspendedError, PermanentDeliveryError
+from leadferry.errors import DestinationBusyError, DestinationSuspendedError
 from leadferry.states import DeliveryState
 from leadferry.store import suspensions
 from servers import s3
@@ -124,13 +124,23 @@ def test_nothing_is_put_on_a_store_that_is_on_hold(ferry, mail, lake, database):
     assert received(mail) == []
 
 
-def test_a_destination_that_makes_no_links_is_said(ferry, mail, tmp_path, leads):
-    share = {"id": "lake", "type": "folder", "path": str(tmp_path / "share")}
-    claimed = ferry.rendered(make_batch(destinations=[linking(None, BUYER), share]))
+@pytest.mark.req("F36", "R130")
+@pytest.mark.usefixtures("leads", "sharing")
+def test_a_store_that_refuses_the_login_is_left_alone_and_not_the_mail_server(ferry, mail, lake, database):
+    batch = make_batch(destinations=[linking(lake, BUYER, link_via_gets_files=False), store(lake)])
+    claimed = ferry.rendered(batch)
+    lake.faults.answers["PUT"] = ("403 Forbidden", "InvalidAccessKeyId")
     error = ferry.try_to_deliver(claimed, "mail")
-    assert isinstance(error, PermanentDeliveryError)
-    assert "makes no links" in str(error)
+    assert isinstance(error, DestinationSuspendedError)
+    found = suspensions.active(database, batch_id="acme", recipient_id="buyer")
+    assert [(one.destination, one.cause) for one in found] == [("lake", "auth")]
     assert received(mail) == []
+
+
+def test_a_destination_that_makes_no_links_is_refused_when_the_file_is_read(tmp_path):
+    share = {"id": "lake", "type": "folder", "path": str(tmp_path / "share")}
+    with pytest.raises(ValidationError, match="'lake' makes no links that anybody can open"):
+        make_batch(destinations=[linking(None, BUYER), share])
 
 
 def test_a_store_that_does_not_exist_is_refused_when_the_file_is_read():

@@ -318,6 +318,9 @@ class Batch(_Model):
                 others = ", ".join(sorted(stores - {mail.id})) or "none"
                 told = f"there is no other destination {mail.link_via!r}; known: {others}"
                 raise _blame("destinations", index, "link_via", text=told)
+            if mail.link_via is not None and not self.destination(mail.link_via).makes_links:
+                told = f"{mail.link_via!r} makes no links that anybody can open; name an object store: s3, gcs, azure"
+                raise _blame("destinations", index, "link_via", text=told)
             files = {file.id for file in self.files_for(mail.id)}
             for place, one in enumerate(mail.to):
                 for wanted in (one.files or []) if isinstance(one, Personal) else []:

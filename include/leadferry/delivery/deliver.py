@@ -261,6 +261,10 @@ class _Sender:
                 refuse_suspended(self.database, self.batch, self.destination.link_via, self.delivery.kind)
             parcel = self._parcel(dispatches, attempt=max(one.attempts for one in dispatches) + 1)
             return linked.with_links(self.batch, self.destination, parcel, linked=names).links
+        except AuthenticationError as refused:
+            # The store's login, not the mail server's: it is the store that is left alone.
+            _leave_alone(self.database, self.delivery, self.destination.link_via or "", [refused])
+            return DestinationSuspendedError(refused.what, hint=refused.next_step)
         except LeadferryError as error:
             return error
 

@@ -338,6 +338,8 @@ class DestinationBase(BaseModel, abc.ABC):
 
     sends_files_together: ClassVar[bool] = False
     """Whether all files for one addressee travel in one parcel (a mail with attachments)."""
+    makes_links: ClassVar[bool] = False
+    """Whether its sessions are `Shares`."""
 
     id: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",

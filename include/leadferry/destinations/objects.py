@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -50,6 +50,8 @@ TagKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9 +\-=._:/@]+$", max_length=12
 
 class ObjectStore(FileStore):
     """What a bucket or container is asked for, whoever runs it."""
+
+    makes_links: ClassVar[bool] = True
 
     prefix: Template = Field(
         default="", description="What stands before the file name in the key, as a folder; a template."
