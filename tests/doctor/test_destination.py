@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
+from google.oauth2.service_account import Credentials
 
-from doctor.conftest import failed, verdicts
+from batches import make_batch
+from doctor.conftest import NOW, failed, verdicts
+from leadferry.doctor.examine import Orders, examine_batch
 from leadferry.doctor.finding import Stage, Verdict
 from leadferry.local.http import as_json
 from servers import ftp as ftp_servers
+from servers import gcs as gcs_servers
+from servers import s3 as s3_servers
 from servers import sftp as sftp_servers
 from servers import smtp as smtp_servers
 
@@ -377,3 +383,107 @@ class TestTable:
     def test_a_table_that_will_be_made_is_well_and_is_not_made(self, table, doctor):
         assert doctor({**table, "create": True}).ok
         assert failed(doctor(table)).stage is Stage.PATH
+
+
+OBJECTS = {
+    "s3": {"type": "s3", "connection": "store", "prefix": "in"},
+    "gcs": {"type": "gcs", "connection": "store", "prefix": "in"},
+}
+
+
+def _announced(kind, server):
+    if kind == "s3":
+        return server.announcement()
+    return gcs_servers.announcement(server.server_address[1], key=gcs_servers.private_key("ferry"))
+
+
+@pytest.mark.req("F43", "R144")
+@pytest.mark.parametrize("kind", OBJECTS)
+class TestObjectStores:
+    @pytest.fixture
+    def store(self, kind, connect, monkeypatch):
+        """A store, and the batch's destination in it."""
+        monkeypatch.setattr(Credentials, "_is_regional_access_boundary_lookup_required", lambda _: False)
+        with {"s3": s3_servers, "gcs": gcs_servers}[kind].receiver() as server:
+            connect("store", _announced(kind, server))
+            server.destination = {**OBJECTS[kind], "bucket": server.bucket}
+            yield server
+
+    def test_a_store_that_is_well_is_well_and_nothing_stays(self, store, doctor):
+        found = doctor(store.destination)
+
+        expected = {**ALL_WELL, "tls": Verdict.WARNING, "rename": Verdict.NOT_APPLICABLE}
+        assert verdicts(found) == expected
+        assert store.objects(store.bucket) == {}
+
+    def test_a_missing_bucket_fails_at_path(self, store, doctor):
+        found = doctor({**store.destination, "bucket": "another-bucket"})
+
+        assert failed(found).stage is Stage.PATH
+        assert found.told(Stage.LOGIN).verdict is Verdict.OK
+
+
+@pytest.fixture
+def s3(connect):
+    with s3_servers.receiver() as server:
+        connect("store", server.announcement())
+        server.destination = {**OBJECTS["s3"], "bucket": server.bucket}
+        yield server
+
+
+@pytest.mark.req("F43", "R132")
+def test_keys_that_a_store_does_not_know_fail_at_login(s3, doctor, connect):
+    connect("store", s3.announcement(), login="wrong-key", password="wrong horse")
+
+    assert failed(doctor(s3.destination)).stage is Stage.LOGIN
+
+
+@pytest.mark.req("F43", "R144")
+def test_a_store_that_takes_no_object_fails_at_write(s3, doctor):
+    s3.faults.answers["PUT"] = ("403 Forbidden", "AccessDenied")
+
+    assert failed(doctor(s3.destination)).stage is Stage.WRITE
+
+
+@pytest.mark.req("F43")
+class TestKeys:
+    @pytest.fixture
+    def keys(self, tmp_path, resolver):
+        """Examine the keys of a batch whose file is encrypted with a password."""
+
+        def examine():
+            encrypt = {"type": "zip_aes", "connection": "zip_secret"}
+            batch = make_batch(
+                files=[{"name": "{{ delivery.number }}.csv", "format": {"type": "csv"}, "encrypt": encrypt}],
+                destinations=[{"id": "drop", "type": "folder", "path": str(tmp_path)}],
+            )
+            found, *_ = examine_batch(
+                batch, Orders(now=NOW, config=tmp_path, database=None, resolver=resolver)
+            )
+            return found.told(Stage.KEYS)
+
+        return examine
+
+    def test_a_password_that_is_there_is_well_and_not_told(self, keys, connection):
+        connection("zip_secret", password="correct horse")
+
+        assert keys().verdict is Verdict.OK
+
+    def test_a_connection_that_is_missing_fails_before_anything_could_be_encrypted(self, keys):
+        told = keys()
+
+        assert told.verdict is Verdict.FAILED
+        assert "zip_secret" in told.what
+
+
+@pytest.mark.req("F43")
+def test_a_library_that_is_not_installed_fails_at_connection_with_the_install_line(
+    doctor, connection, monkeypatch
+):
+    connection("store", conn_type="google_cloud_platform")
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
+
+    told = failed(doctor({**OBJECTS["gcs"], "bucket": "leads"}))
+
+    assert told.stage is Stage.CONNECTION
+    assert 'pip install "leadferry[gcs]"' in told.remedy

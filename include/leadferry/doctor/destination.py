@@ -15,6 +15,7 @@ from leadferry.destinations.folder import Folder
 from leadferry.destinations.ftp import Ftp
 from leadferry.destinations.http import Http
 from leadferry.destinations.sftp import Sftp
+from leadferry.destinations.table import Table
 from leadferry.destinations.transfer import access_log
 from leadferry.doctor import wire
 from leadferry.doctor.finding import Finding, Stage, Verdict
@@ -29,6 +30,7 @@ from leadferry.errors import (
     LeadferryError,
     MissingExtraError,
     NoSuchPathError,
+    RegionError,
     TransferInterruptedError,
 )
 
@@ -45,13 +47,14 @@ ORDER = (
 )
 """The stages of every destination; what a destination does not have is not applicable."""
 
-_BY_ERROR: dict[type[LeadferryError], Stage] = {
+_BY_ERROR: dict[type, Stage] = {
     MissingExtraError: Stage.CONNECTION,
     DnsError: Stage.DNS,
     ConnectionRefusedByHostError: Stage.TCP,
     HostKeyError: Stage.TLS,
     AuthenticationError: Stage.LOGIN,
     NoSuchPathError: Stage.PATH,
+    RegionError: Stage.PATH,
 }
 """Errors that say by themselves how far it got; of the others the moment says it."""
 
@@ -168,8 +171,10 @@ class _Examiner:
     def _certificate(self) -> bool:
         """Look at the certificate, where there is one; tell what is sent in clear."""
         endpoint = None if Stage.TLS in self.found else self.destination.endpoint()
-        if endpoint is None or self._kind in {"sftp", "table"}:
+        if endpoint is None or isinstance(self.destination, Sftp):
             return True  # the session checks it
+        if isinstance(self.destination, Table):
+            return self._take(_in_clear(self.destination)) if self.destination.allow_plaintext else True
         opening = _opening(self.destination)
         if opening is None:
             return self._take(_in_clear(self.destination))
@@ -228,7 +233,7 @@ class _Examiner:
 
     def _stage_of(self, error: LeadferryError, *, opened: bool, failed: list[str]) -> Stage:
         """Find out how far it got: by the error, else by what was being done."""
-        known = _BY_ERROR.get(type(error))
+        known = next((_BY_ERROR[kind] for kind in type(error).__mro__ if kind in _BY_ERROR), None)
         if known is not None and known is not Stage.PATH:
             return known
         if not opened:
