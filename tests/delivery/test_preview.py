@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -61,3 +62,16 @@ def test_files_that_would_have_the_same_name_are_told_as_in_a_delivery(database,
     ]
     with pytest.raises(RenderError, match="two files would be called PREVIEW_ACME"):
         preview(database, make_batch(files=files), tmp_path / "look", leads=5, now=NOW, actor="ops")
+
+
+@pytest.mark.req("F34", "R159")
+def test_what_an_api_would_be_given_is_shown_as_well(database, tmp_path):
+    leads = add_leads(database, 3)
+    api = {"id": "api", "type": "http", "connection": "api"}
+    api["answers"] = [{"when": {"status": [200]}, "then": "accepted"}]
+    batch = make_batch(files=[], destinations=[api])
+    (path,) = preview(database, batch, tmp_path / "look", leads=2, now=NOW, actor="ops")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [one["lead_id"] for one in records] == leads[:2]
+    assert records[0]["fields"]["Email"] == "lead1@example.com"
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -16,9 +16,10 @@ from leadferry.batch.model import Batch
 from leadferry.delivery.control_records import ControlRecords
 from leadferry.delivery.cuts import in_a_segment
 from leadferry.delivery.extract import collects_from
+from leadferry.delivery.records import records_name, write_records
 from leadferry.delivery.variables import file_variables, recipient_zone
 from leadferry.errors import RenderError
-from leadferry.mapping.fields import LEAD_ID, Mapping
+from leadferry.mapping.fields import LEAD_ID, Mapped, Mapping
 from leadferry.mapping.sources import source
 from leadferry.packing.pipeline import Packing
 from leadferry.project import config_folder
@@ -42,6 +43,7 @@ def preview(  # noqa: PLR0913  (all but three by keyword)
 ) -> list[Path]:
     """Render the first leads that would go now into files named PREVIEW_…; nothing is claimed, sent or archived.
 
+    What a destination gets that takes leads one by one stands in a file of records.
     Compressed as in a delivery, but never encrypted, so that it can be looked at; readable by this user only.
 
     Args:
@@ -59,7 +61,8 @@ def preview(  # noqa: PLR0913  (all but three by keyword)
         database, batch_id=batch.id, flows=batch.flows, received_from=collects_from(batch)
     )
     mapping = Mapping(batch.fields, timezone=recipient_zone(batch), locale=batch.recipient.locale)
-    frame = _sample(database, batch, batch_no, mapping, leads=leads)
+    sample = _sample(database, batch, batch_no, mapping, leads=leads)
+    frame = sample.frame
     with database.transaction() as connection:
         detail = {"leads": frame.height}
         record(connection, actor=actor, action="batch.preview", subject=f"batch {batch.id}", detail=detail)
@@ -67,10 +70,12 @@ def preview(  # noqa: PLR0913  (all but three by keyword)
     written: list[Path] = []
     for file in batch.files:
         written.append(_write(file, batch, mapping, frame, folder, now=now, taken=written))
+    if any(one.takes == "leads" for one in batch.destinations):
+        written.append(_records(batch, sample, folder, now=now))
     return written
 
 
-def _sample(database: Database, batch: Batch, batch_no: int, mapping: Mapping, *, leads: int) -> pl.DataFrame:
+def _sample(database: Database, batch: Batch, batch_no: int, mapping: Mapping, *, leads: int) -> Mapped:
     columns = {LEAD_ID: lead.c.id, **{name: source(name, lead) for name in mapping.sources}}
     fails = failing(batch, lead)
     conditions: list[ColumnElement[bool]] = [] if fails is None else [fails.is_(None)]
@@ -78,7 +83,15 @@ def _sample(database: Database, batch: Batch, batch_no: int, mapping: Mapping, *
     may_go = and_(*conditions) if conditions else None
     most = min(leads, batch.select.limit or leads)
     frame = peek(database, batch_no, columns, where=may_go, order=batch.select.order, limit=most)
-    return mapping.apply(frame).frame
+    return mapping.apply(frame)
+
+
+def _records(batch: Batch, sample: Mapped, folder: Path, *, now: datetime) -> Path:
+    """Write the leads as a destination that takes them one by one would be given them."""
+    path = folder / f"{MARK}{records_name(batch, _played(batch, sample.frame.height, now=now))}"
+    with _opened(path) as out:
+        write_records([sample.frame.with_columns(sample.lead_ids)], out)
+    return path
 
 
 def _write(  # noqa: PLR0913  (what one file is made of)
@@ -101,13 +114,17 @@ def _write(  # noqa: PLR0913  (what one file is made of)
     path = folder / name
     if any(path.name.casefold() == other.name.casefold() for other in taken):
         raise RenderError(f"two files would be called {name}", hint="Change the names in the batch file")
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
-        os.fdopen(handle, "wb") as out,
+        _opened(path) as out,
         packing.open(out, name=name, extension=file.format.extension, config=config_folder()) as packer,
     ):
         file.format.write(records.added_up([frame]), cast("BinaryIO", packer), context)
     return path
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file that only this user may read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 def _played(batch: Batch, leads: int, *, now: datetime) -> Delivery:
