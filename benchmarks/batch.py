@@ -32,8 +32,8 @@ _TRANSFORMS: dict[str, list[Any]] = {
 _PHONE: dict[str, list[Any]] = {"Phone": [{"phone": {"region": "US", "format": "e164"}}]}
 
 
-def make_batch(*, phone: bool = False) -> Batch:
-    """Return the batch; with `phone` also with the most costly transform there is."""
+def make_batch(*, phone: bool = False, dedupe: bool = False) -> Batch:
+    """Return the batch; with `phone` also with the most costly transform there is, with `dedupe` without duplicates."""
     transforms = {**_TRANSFORMS, **(_PHONE if phone else {})}
     return Batch.model_validate(
         {
@@ -47,7 +47,8 @@ def make_batch(*, phone: bool = False) -> Batch:
                 "rules": [
                     {"name": "served_states", "field": "state", "in": served_states()},
                     {"name": "car_not_too_old", "field": "vehicle_year", "at_least": 2005},
-                ]
+                ],
+                "dedupe": {"by": ["email"], "within": "forever"} if dedupe else None,
             },
             "fields": [
                 {"to": label, "from": name, "transform": transforms.get(label, [])}

@@ -51,9 +51,9 @@ def deliver(url: str, archive: str, run_id: str, variant: str) -> None:
     )
 
 
-def claim(url: str, run_id: str) -> None:
-    """Only claim."""
-    database, batch = Database(url), make_batch()
+def claim(url: str, run_id: str, variant: str = "plain") -> None:
+    """Only claim; with the variant `dedupe` leaving out who was delivered before."""
+    database, batch = Database(url), make_batch(dedupe=variant == "dedupe")
     measured: Sample = {}
     with timed(measured):
         claimed = extract(database, batch, Trigger(run_id=run_id, departs_at=DEPARTS_AT))

@@ -61,7 +61,7 @@ def extract(batch_id: str) -> dict[str, Any]:
         from leadferry.batch.load import load_batch
         from leadferry.connections import lead_store
         from leadferry.delivery.extract import extract as claim_leads
-        from leadferry.delivery.notices import tell_caps, tell_nothing_to_deliver
+        from leadferry.delivery.notices import tell_caps, tell_changed_fields, tell_nothing_to_deliver
         from leadferry.project import config_folder
         from leadferry.states import DeliveryState
 
@@ -69,6 +69,7 @@ def extract(batch_id: str) -> dict[str, Any]:
         batch = load_batch(batch_id, config=config_folder())
         claimed = claim_leads(database, batch, _trigger())
         tell_caps(batch, claimed)
+        tell_changed_fields(batch, claimed)
         if claimed.on_hold:
             raise AirflowSkipException(f"Nothing was claimed: {claimed.reason}. The leads stay in the queue")
         if claimed.state is DeliveryState.SKIPPED:

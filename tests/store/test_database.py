@@ -30,6 +30,7 @@ BEYOND_CORE = {
     "incident_open",
     "incident_untold",
     "retirement_undone",
+    "lead_version_sent",
 }
 """Indexes that only the migration knows, because no query is built from them."""
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     String,
+    Uuid,
     and_,
     any_,
     case,
@@ -31,6 +32,7 @@ from leadferry.batch.model import Batch
 from leadferry.mapping.checks import international
 from leadferry.mapping.comparable import Kind, Value
 from leadferry.mapping.rules import failed_rule, is_met
+from leadferry.mapping.sources import CHANGE, source
 from leadferry.store import caps, duplicates
 from leadferry.store.selection import Gate
 
@@ -171,3 +173,17 @@ def _normalised(
     if wanted.is_phone(name):
         return international(value, region=region)
     return func.lower(value.text, type_=String)
+
+
+def version_of(batch: Batch, lead: FromClause) -> ColumnElement[Any] | None:
+    """Return SQL for a UUID that changes with the lead's fields that the batch delivers; for the mode `changed`."""
+    if batch.select.mode != "changed":
+        return None
+    names = dict.fromkeys(name for field in batch.fields for name in field.sources if name != CHANGE)
+    values = [source(name, lead) for name in names]
+    # A function of PostgreSQL takes at most 100 arguments.
+    parts = [
+        cast(func.jsonb_build_array(*values[start : start + 100]), String)
+        for start in range(0, len(values), 100)
+    ]
+    return cast(func.md5(func.concat(*parts) if parts else literal("")), Uuid)

@@ -30,6 +30,7 @@ from leadferry.destinations.email import Email
 from leadferry.destinations.email.settings import Personal
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import Rule
+from leadferry.mapping.sources import CHANGE
 from leadferry.schedule import Calendar, Schedule, Zone
 from leadferry.units import Duration
 
@@ -180,6 +181,11 @@ class Batch(_Model):
     empty: Literal["skip", "header_only", "notice", "fail"] = Field(
         default="skip",
         description="With nothing to deliver: skip the departure, deliver a file without leads, mail a notice to `notify.empty`, or fail.",
+    )
+    when_fields_change: Literal["apply", "notice", "acknowledge"] = Field(
+        default="apply",
+        description="When the fields differ from those of the last delivery: deliver all the same, also tell"
+        " `notify.failure`, or leave the leads in the queue until `leadferry batches acknowledge`.",
     )
     fields: list[OutputField] = Field(min_length=1)
     files: list[OutputFile] = Field(
@@ -391,13 +397,20 @@ class Batch(_Model):
         return self
 
     @model_validator(mode="after")
+    def _changes_are_known(self) -> Self:
+        for index, field in enumerate(self.fields):
+            if CHANGE in field.sources and self.select.mode != "changed":
+                raise _blame("fields", index, text=f"{CHANGE} is known only with select: {{mode: changed}}")
+        return self
+
+    @model_validator(mode="after")
     def _recipient_may_get_the_fields(self) -> Self:
         if self.recipient.allowed_fields is None:
             return self
         allowed = set(self.recipient.allowed_fields)
         for index, field in enumerate(self.fields):
             for source in field.sources:
-                if source not in allowed:
+                if source not in allowed and source != CHANGE:
                     told = f"{source!r} is not among the allowed_fields of recipient {self.recipient.id!r}"
                     raise _blame("fields", index, text=told)
         for index, file in enumerate(self.files):

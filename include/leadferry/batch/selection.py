@@ -261,6 +261,11 @@ class Select(_Model):
     consent: Consent | None = Field(default=None, description="What shows that the person agreed.")
     caps: list[Cap] = Field(default=[], description="Most leads or revenue in a period.")
     dedupe: Dedupe | None = Field(default=None, description="Which leads are duplicates.")
+    mode: Literal["new", "cumulative", "full", "changed"] = Field(
+        default="new",
+        description="new: what waits. cumulative: also what was delivered before. full: all leads of the flows that meet"
+        " the rules now. changed: what was added, changed or removed since it was last delivered.",
+    )
     order: Literal["oldest", "newest", "random"] = "oldest"
     limit: int | None = Field(
         default=None, ge=1, description="Most leads in one delivery; the rest stay in the queue."
@@ -292,6 +297,13 @@ class Select(_Model):
                 )
                 raise _blame(*place, text=told)
             seen.add(name)
+        return self
+
+    @model_validator(mode="after")
+    def _mode_goes_with_the_rest(self) -> Self:
+        if self.mode != "new" and (self.caps or self.limit is not None):
+            key = "caps" if self.caps else "limit"
+            raise _blame(key, text=f"a part of the leads cannot go with mode: {self.mode}; leave {key} out")
         return self
 
     @model_validator(mode="after")

@@ -202,6 +202,19 @@ def disable(batch: Ids = None, *, tag: Tag = None, every: Every = False, as_json
     _tell(change.disable(config_folder(), ids, by=_author()), as_json=as_json)
 
 
+@app.command()
+def acknowledge(batch: Annotated[str, typer.Argument(help="The batch's id.")]) -> None:
+    """Say that the recipient expects a batch's fields as they are now, after they changed."""
+    from leadferry.batch.load import load_batch
+    from leadferry.connections import lead_store
+    from leadferry.delivery import field_changes
+    from leadferry.project import config_folder
+
+    found = load_batch(batch, config=config_folder())
+    changes = field_changes.acknowledge(lead_store(), found, actor=_author().actor)
+    typer.echo(f"Acknowledged: {changes or 'nothing changed since the last delivery'}")
+
+
 def _tell(results: Sequence[Result], *, as_json: bool) -> None:
     rows = [{"batch": one.batch, "ok": one.ok, "changed": one.changed, "result": one.text} for one in results]
     columns = ["batch", "ok", "changed", "result"]

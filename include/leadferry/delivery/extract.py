@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from leadferry.batch.eligibility import caps_of, dedupe_of, failing, gates_of, price_of
+from leadferry.batch.eligibility import caps_of, dedupe_of, failing, gates_of, price_of, version_of
 from leadferry.batch.model import Batch
 from leadferry.batch.windows import window_of
+from leadferry.delivery.field_changes import guard
 from leadferry.delivery.holding import why_on_hold
 from leadferry.delivery.made_up import made_up_leads
 from leadferry.delivery.params import DeliverNow
@@ -39,13 +40,16 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     """Claim what may go for this run; a second call for the run returns the first call's delivery.
 
     Raises:
-        DepartureRefusedError: the batch is disabled, or not tested although it must be; nothing was claimed.
+        DepartureRefusedError: the batch is disabled, not tested although it must be, or its fields changed and
+            nobody acknowledged that; nothing was claimed.
         NothingToDeliverError: too few leads, and the batch's policy is `fail`; they stay in the queue.
         StoreUnavailableError: nothing happened; call it again.
     """
     ledger.recover_stale(database)
+    changes = None
     if not trigger.params.test:
         _may_depart(database, batch)
+        changes = guard(database, batch)
     selection = _timed(selection_of(batch, trigger.params), batch, trigger)
     selection = replace(selection, on_hold=why_on_hold(database, batch, selection.kind))
     claimed = claim(database, _departure(batch, trigger), selection)
@@ -60,7 +64,7 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
         and not (claimed.on_hold or claimed.on_request)
     ):
         raise NothingToDeliverError(f"Batch {batch.id!r} has nothing to deliver: {claimed.reason}")
-    return claimed
+    return replace(claimed, changed_fields=str(changes)) if changes is not None else claimed
 
 
 def _may_depart(database: Database, batch: Batch) -> None:
@@ -114,6 +118,8 @@ def selection_of(batch: Batch, params: DeliverNow) -> Selection:
         departs_empty=batch.empty == "header_only",
         keep_for_next=params.keep_for_next,
         made_up=made_up_leads(batch) if params.test else (),
+        mode=chosen.mode,
+        version_of=version_of(batch, lead),
         caps=caps_of(batch),
         unit_price=chosen.worth[0],
         price_of=price_of(batch, lead),

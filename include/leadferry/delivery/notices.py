@@ -45,6 +45,18 @@ def tell_nothing_to_deliver(batch: Batch, claimed: Claim) -> None:
         )
 
 
+def tell_changed_fields(batch: Batch, claimed: Claim) -> None:
+    """Tell `notify.failure` that a delivery has other columns than the one before it, where the batch wants that."""
+    if claimed.changed_fields is None or not claimed.included or not claimed.is_new:
+        return
+    text = (
+        f"Delivery {claimed.delivery_id} of batch {batch.id} has other columns than the one before it:"
+        f" {claimed.changed_fields}."
+    )
+    key = f"{batch.id}.{claimed.delivery_id}.fields"
+    _send(batch, batch.notify.failure, key=key, what="changed columns", text=text)
+
+
 def tell_caps(batch: Batch, claimed: Claim) -> None:
     """Tell `notify.caps` which caps are nearly or completely used up, once in each period."""
     for cap in claimed.caps:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement
 
 from leadferry.mapping.fields import LEAD_ID, Mapping
-from leadferry.mapping.sources import source
+from leadferry.mapping.sources import CHANGE, source
+from leadferry.store.again import change_in
 from leadferry.store.database import Database
 from leadferry.store.leads import read_leads
 from leadferry.store.tables import lead
@@ -41,6 +42,8 @@ def lead_frames(
     import polars as pl
 
     columns = {LEAD_ID: lead.c.id, **{name: source(name, lead) for name in mapping.sources}}
+    if CHANGE in columns:
+        columns[CHANGE] = change_in(delivery_id)
     empty = True
     for frame in _ahead(read_leads(database, delivery_id, columns, where=where)):
         empty = False

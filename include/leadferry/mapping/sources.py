@@ -11,6 +11,9 @@ from sqlalchemy import ColumnElement, FromClause, String, cast, func
 OWN = ("id", "flow", "received_at")
 """The names that every lead has, whatever form it came from."""
 
+CHANGE = "delivery.change"
+"""Not of the lead, but of the delivery: `added`, `changed` or `removed`, with `select.mode: changed`."""
+
 
 def source(name: str, lead: FromClause) -> ColumnElement[str]:
     """Return the SQL expression, always text, for the value that `name` means.

@@ -106,6 +106,8 @@ class Claim:
     """Leads that might have gone but stay in the queue, for a cap or a limit."""
     left_reason: str | None = None
     """Which cap, or `limit`."""
+    changed_fields: str | None = None
+    """How the columns differ from those of the last delivery, where the batch wants that told."""
     caps: tuple[CapNotice, ...] = ()
     """Caps that are nearly or completely used up since this claim, and were not before in their period."""
 

@@ -15,6 +15,7 @@ from leadferry.states import Answer, DeliveryKind, DeliveryState, DispatchState
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, StoredFile
 from leadferry.store.tables import (
+    audit,
     batch,
     batch_config,
     delivery,
@@ -89,6 +90,33 @@ def configs(database: Database, batch_id: str) -> Rows:
     )
     with database.transaction() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def last_config(database: Database, batch_id: str) -> dict[str, Any] | None:
+    """Return the configuration of a batch's last departure that did not fail; None before the first."""
+    last = (
+        select(batch_config.c.config)
+        .join(delivery, delivery.c.config_id == batch_config.c.id)
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(
+            batch.c.id == batch_id,
+            delivery.c.kind == DeliveryKind.DEPARTURE,
+            delivery.c.state.not_in([DeliveryState.FAILED, DeliveryState.SKIPPED]),
+        )
+        .order_by(delivery.c.number.desc())
+        .limit(1)
+    )
+    with database.transaction() as connection:
+        return connection.scalar(last)
+
+
+def has_audit(database: Database, *, action: str, subject: str, detail: Mapping[str, Any]) -> bool:
+    """Tell whether somebody did this, with at least these details."""
+    found = select(literal(1)).where(
+        audit.c.action == action, audit.c.object == subject, audit.c.detail.contains(dict(detail))
+    )
+    with database.transaction() as connection:
+        return connection.scalar(select(found.exists())) is True
 
 
 def was_tested(database: Database, batch_id: str, config: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    Uuid,
     and_,
     case,
     cast,
@@ -38,6 +40,7 @@ from sqlalchemy import (
     update,
 )
 
+from leadferry.store.again import keep_what_is_due, send_again, went_before
 from leadferry.store.caps import Cap, Room, rooms
 from leadferry.store.duplicates import withhold_duplicates
 from leadferry.store.overflow import plan_to_pass_on
@@ -53,6 +56,9 @@ candidate = Table(
     Column("place", BigInteger, nullable=False),
     Column("price", Numeric),
     Column("reason", Text),
+    Column("again", Boolean, nullable=False, server_default="false"),
+    Column("version", Uuid),
+    Column("change", Text),
     Index("candidate_place", "place"),
     prefixes=["TEMPORARY"],
     postgresql_on_commit="DROP",
@@ -132,6 +138,8 @@ class Judge:
             withhold_duplicates(
                 self.connection, candidate, self.batch_no, self.selection.dedupe, now=self.now
             )
+        if self.selection.goes_again:
+            keep_what_is_due(self.connection, candidate, self.batch_no, self.selection)
         edge, holding = self._edge(found)
         full = {holding} if holding else set()
         full |= self._drop_beyond(found, edge)
@@ -156,16 +164,29 @@ class Judge:
             order = [column.asc() for column in place]
         elif selection.order == "newest":
             order = [column.desc() for column in place]
-        rows = select(
-            queue_entry.c.lead_id,
-            queue_entry.c.received_at,
-            func.row_number().over(order_by=order),
-            self._price(),
-            func.coalesce(*self._reasons()),
-        ).where(*self.due)
-        names = ["lead_id", "received_at", "place", "price", "reason"]
-        self.connection.execute(insert(candidate).from_select(names, rows))
+        place_of = func.row_number().over(order_by=order)
+        waits = select(queue_entry.c.lead_id, queue_entry.c.received_at).where(*self.due)
+        self._insert(waits, place_of, again=False)
+        if selection.goes_again:
+            self._insert(went_before(self.batch_no, selection), place_of, again=True)
+            self._place_anew()
         self.connection.execute(text("ANALYZE candidate"))
+
+    def _insert(self, entries: Select[Any], place_of: ColumnElement[Any], *, again: bool) -> None:
+        rows = entries.add_columns(place_of, self._price(), func.coalesce(*self._reasons()), literal(again))
+        names = ["lead_id", "received_at", "place", "price", "reason", "again"]
+        self.connection.execute(insert(candidate).from_select(names, rows))
+
+    def _place_anew(self) -> None:
+        """Give those that go again and those that wait one order."""
+        place = (candidate.c.received_at, candidate.c.lead_id)
+        order: list[ColumnElement[Any]] = [func.random()]
+        if self.selection.order != "random":
+            newest = self.selection.order == "newest"
+            order = [column.desc() if newest else column.asc() for column in place]
+        ranked = select(candidate.c.lead_id, func.row_number().over(order_by=order).label("place")).subquery()
+        mine = candidate.c.lead_id == ranked.c.lead_id
+        self.connection.execute(update(candidate).where(mine).values(place=ranked.c.place))
 
     def _price(self) -> ColumnElement[Any]:
         price_of = self.selection.price_of
@@ -276,7 +297,8 @@ class Judge:
             return False
         waits = select(func.count()).select_from(queue_entry).join(lot, lot.c.id == queue_entry.c.lot_id)
         waiting: int = self.connection.scalars(waits.where(waiting_lots(self.batch_no))).one()
-        return waiting == verdict.included + verdict.withheld
+        judged: int = self.connection.scalars(select(func.count()).where(~candidate.c.again)).one()
+        return waiting == judged
 
     def keep_back(self, delivery_id: int, verdict: Verdict, *, departs: bool = True) -> None:
         """Record for a delivery which of its leads are withheld, and what the others, if any go, are worth."""
@@ -285,6 +307,8 @@ class Judge:
         )
         names = ["delivery_id", "lead_id", "reason"]
         self.connection.execute(insert(withheld).from_select(names, failing))
+        if departs and self.selection.goes_again:
+            send_again(self.connection, candidate, self.batch_no, delivery_id, mode=self.selection.mode)
         targets = {cap.name: cap.next_batch for cap in self.selection.caps if cap.next_batch is not None}
         plan_to_pass_on(self.connection, candidate, delivery_id, targets)
         if departs and self.selection.price_of is not None:

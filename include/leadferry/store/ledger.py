@@ -566,8 +566,12 @@ def _give_back(connection: Connection, delivery_id: int) -> int:
         return 0
     overflow.forget(connection, delivery_id)
     _drop_unwanted(connection, delivery_id)
-    connection.execute(update(lot).where(lot.c.delivery_id == delivery_id).values(delivery_id=None))
-    returned: int = row.included + row.withheld
+    # Leads that went again never were in the queue: their copies stay with the delivery that failed.
+    mine = (lot.c.delivery_id == delivery_id) & lot.c.returns
+    copies = select(func.count()).select_from(queue_entry).join(lot, lot.c.id == queue_entry.c.lot_id)
+    stay: int = connection.scalars(copies.where(lot.c.delivery_id == delivery_id, ~lot.c.returns)).one()
+    connection.execute(update(lot).where(mine).values(delivery_id=None))
+    returned: int = row.included + row.withheld - stay
     return returned
 
 

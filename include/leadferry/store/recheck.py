@@ -23,9 +23,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from leadferry.states import DeliveryState
 from leadferry.store import caps
 from leadferry.store.database import Database
-from leadferry.store.queue import Stop, held, stop_reason
+from leadferry.store.queue import EVERY_BATCH, Stop, held, stop_reason
 from leadferry.store.routing import close_lot, lots_of, new_lot
-from leadferry.store.tables import delivery, lead, queue_entry, withheld
+from leadferry.store.tables import delivery, lead, lead_stop, lot, queue_entry, withheld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,25 @@ def recheck(
         row = connection.execute(select(delivery).where(delivery.c.id == delivery_id).with_for_update()).one()
         if row.state is not DeliveryState.CLAIMED:
             return Rechecked(withheld=0, put_back=0)
+        if failed_rule is None and not _any_stopped(connection, row.batch_no, delivery_id):
+            return Rechecked(withheld=0, put_back=0)
         put_back = _put_back(connection, row.batch_no, delivery_id)
         kept_back = _withhold(connection, row.batch_no, delivery_id, failed_rule)
         if put_back or kept_back:
             _recount(connection, delivery_id)
     return Rechecked(withheld=kept_back, put_back=put_back)
+
+
+def _any_stopped(connection: Connection, batch_no: int, delivery_id: int) -> bool:
+    """Tell whether any of the leads is stopped, from the stops' side: a million leads need not be looked at for it."""
+    stopped = exists().where(
+        lead_stop.c.batch_no.in_([batch_no, EVERY_BATCH]),
+        queue_entry.c.lead_id == lead_stop.c.lead_id,
+        queue_entry.c.batch_no == batch_no,
+        queue_entry.c.lot_id == lot.c.id,
+        lot.c.delivery_id == delivery_id,
+    )
+    return connection.scalar(select(stopped)) is True
 
 
 def _included(connection: Connection, delivery_id: int) -> list[ColumnElement[bool]]:

@@ -15,6 +15,7 @@ from leadferry.store.caps import Cap
 from leadferry.store.duplicates import Dedupe
 
 Order = Literal["oldest", "newest", "random"]
+Mode = Literal["new", "cumulative", "full", "changed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,10 @@ class Selection:
     """Fields of leads that are delivered instead of those that wait: a test."""
     on_hold: str | None = None
     """Why nothing may go at present; the leads are not even looked at."""
+    mode: Mode = "new"
+    """What goes besides the leads that wait: nothing; what went before; all there is; what changed."""
+    version_of: ColumnElement[Any] | None = None
+    """SQL on the table `lead`: a UUID that changes with what the batch delivers of it; for the mode `changed`."""
     caps: Sequence[Cap] = ()
     unit_price: Decimal | None = None
     """What every lead is worth, for a cap on revenue."""
@@ -73,7 +78,12 @@ class Selection:
     @property
     def needs_judge(self) -> bool:
         """Whether more is asked of a lead than to meet rules."""
-        return bool(self.caps or self.gates) or self.dedupe is not None
+        return bool(self.caps or self.gates) or self.dedupe is not None or self.goes_again
+
+    @property
+    def goes_again(self) -> bool:
+        """Whether leads that went before may go again; early copies and tests are never more than asked for."""
+        return self.mode != "new" and self.kind is DeliveryKind.DEPARTURE
 
     @property
     def kind(self) -> DeliveryKind:

@@ -226,6 +226,17 @@ lead_key = Table(
 )
 """By what a delivered lead is known again: a hash of a normalised value."""
 
+lead_version = Table(
+    "lead_version",
+    metadata,
+    Column("delivery_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_no", Integer, nullable=False),
+    Column("change", Text, nullable=False),
+    Column("version", Uuid, nullable=False),
+)
+"""What a recipient was told of a lead, by a batch that delivers changes."""
+
 lead_key_made = Table(
     "lead_key_made",
     metadata,

@@ -177,6 +177,17 @@ CREATE TABLE lead_key (
     lead_id bigint NOT NULL,
     PRIMARY KEY (key, batch_no, delivery_id, lead_id)
 );
+-- What a recipient was told of a lead, by a batch that delivers changes.
+CREATE TABLE lead_version (
+    delivery_id bigint NOT NULL,
+    lead_id bigint NOT NULL,
+    batch_no integer NOT NULL,
+    change text NOT NULL CHECK (change IN ('added', 'changed', 'removed')),
+    version uuid NOT NULL,
+    PRIMARY KEY (delivery_id, lead_id)
+);
+CREATE INDEX lead_version_sent ON lead_version (lead_id, batch_no, delivery_id);
+
 CREATE TABLE lead_key_made (
     delivery_id bigint NOT NULL,
     kind text NOT NULL,
