@@ -68,7 +68,7 @@ def tell_caps(batch: Batch, claimed: Claim) -> None:
         how_far = "reached" if cap.level == "reached" else "nearly reached"
         text = f"Batch {batch.id}: {cap.name} is {how_far}{until}: {cap.used:f} of {cap.amount:f} used."
         if claimed.left:
-            text += f" {claimed.left} leads that may go stay in the queue."
+            text += f" Leads that may go but stay in the queue: {claimed.left}."
         _log.warning("%s", text)
         key = f"{batch.id}.{claimed.delivery_id}.{cap.level}.{hashlib.sha256(cap.name.encode()).hexdigest()[:12]}"
         _send(batch, batch.notify.caps, key=key, what=f"cap {how_far}", text=text)

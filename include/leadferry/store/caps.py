@@ -2,7 +2,7 @@
 
 What a period has used is the sum over the batch's departures of that period, those under way included: a failed one
 gives back what it had. The claim counts under the batch's lock, so that claims at the same moment count each other.
-Copies, tests and redeliveries are not counted.
+Only departures count: copies and tests do not.
 """
 
 from __future__ import annotations

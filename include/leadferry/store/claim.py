@@ -232,12 +232,14 @@ class _Claimer:
         verdict = judge.judge()
         if self.selection.maximum is not None and verdict.included > self.selection.maximum:
             return self._refuse(verdict.included, self.selection.maximum)
-        missing = self._too_few(verdict) or judge.closed_gate(verdict)
+        gate = judge.closed_gate(verdict)
+        missing = self._too_few(verdict) or gate
         if missing is None:
             delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
             self._take_judged(judge, delivery_id, verdict)
             return self._finish_judged(delivery_id, DeliveryState.CLAIMED, verdict)
-        state = DeliveryState.CLAIMED if self.selection.departs_empty else DeliveryState.SKIPPED
+        departs = self.selection.departs_empty and gate is None
+        state = DeliveryState.CLAIMED if departs else DeliveryState.SKIPPED
         delivery_id = self._insert_delivery(state)
         none_go = replace(
             verdict, included=0, withheld=0, revenue=None if verdict.revenue is None else Decimal()
