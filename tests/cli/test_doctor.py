@@ -32,9 +32,6 @@ def share(tmp_path, monkeypatch):
     (config / "batches" / "acme.yaml").write_text(BATCH.format(path=folder))
     monkeypatch.setenv("LEADFERRY_CONFIG", str(config))
     monkeypatch.setenv("LEADFERRY_ARCHIVE", str(tmp_path / "archive"))
-    # The command lets Airflow ask its own database; the tests after it must not.
-    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
-    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "INFO")
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -47,7 +46,6 @@ def doctor(  # noqa: PLR0913  (one argument per option)
 
     if destination is not None and batch is None:
         raise typer.BadParameter("--destination needs a batch")
-    _prepare_airflow()
     orders = _orders(
         config_folder(), write=not no_probe, send_test=send_test, timeout=timeout, days=credential_days
     )
@@ -61,12 +59,6 @@ def doctor(  # noqa: PLR0913  (one argument per option)
     if as_json:
         typer.echo(json.dumps(_as_data(found), indent=2))
     raise typer.Exit(code=0 if all(one.ok for one in found) else 1)
-
-
-def _prepare_airflow() -> None:
-    """Let Airflow look for connections in its own database too, as its servers do, and log only what is wrong."""
-    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
 
 
 def _aside(examinations: Iterator[Examination]) -> Iterator[Examination]:
