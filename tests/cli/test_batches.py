@@ -94,7 +94,7 @@ def test_a_copy_is_valid_disabled_and_has_nothing_of_the_original(config, store)
     copied = load(config, "b")
     assert (copied.id, copied.name, copied.enabled) == ("b", "Batch a (copy)", False)
     assert "# A comment of somebody." in (config / "batches" / "b.yaml").read_text()
-    assert history.deliveries(store, "b") == []
+    assert history.deliveries(store, history.Asked(batch_id="b")) == []
     assert actions(store)[-1] == ("batch.copy", "batch b")
 
 

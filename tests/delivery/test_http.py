@@ -18,7 +18,8 @@ from leadferry.errors import (
 from leadferry.local.http import Response, as_json
 from leadferry.states import DeliveryState, DispatchState
 from leadferry.store import ledger
-from leadferry.store.history import answers_to_lead, deliveries, lead_history
+from leadferry.store.history import Asked, deliveries
+from leadferry.store.standing import answers_to_lead, lead_history
 from servers.http_buyer import Buyer, cut, then_cut
 
 RULES = [
@@ -82,7 +83,7 @@ def test_accepted_leads_are_delivered_and_rejected_ones_are_not_and_do_not_come_
         ("rejected", "[Email] is not in our area")
     ]
     assert [one["outcome"] for one in lead_history(ferry.database, third)] == ["delivered"]
-    assert deliveries(ferry.database, "acme")[0]["answers"] == "2 accepted, 1 rejected"
+    assert deliveries(ferry.database, Asked(batch_id="acme"))[0]["answers"] == "2 accepted, 1 rejected"
 
 
 @pytest.mark.req("R163", "R164")

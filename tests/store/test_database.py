@@ -12,7 +12,15 @@ from leadferry.store.tables import metadata
 
 THINGS = {"DeliveryState": "delivery", "DispatchState": "dispatch", "RequestState": "request"}
 BEYOND_CORE = {
+    "audit_at",
+    "audit_of_actor",
+    "audit_of_object",
+    "delivery_departed",
+    "delivery_of_batch",
+    "delivery_of_config",
+    "file_name",
     "lead_external_id",
+    "lead_received",
     "lot_waiting",
     "delivery_of_run",
     "delivery_open",

@@ -10,7 +10,19 @@ import sys
 
 import typer
 
-from leadferry.cli import airflow, batches, config, doctor, leads, operate, schedule, store, watch
+from leadferry.cli import (
+    airflow,
+    batches,
+    config,
+    doctor,
+    history,
+    leads,
+    operate,
+    queue,
+    schedule,
+    store,
+    watch,
+)
 from leadferry.errors import LeadferryError
 
 app = typer.Typer(
@@ -21,6 +33,8 @@ app.add_typer(schedule.app)
 app.add_typer(store.app)
 app.add_typer(operate.app)
 app.add_typer(doctor.app)
+app.add_typer(queue.app)
+app.add_typer(history.app)
 app.add_typer(airflow.app)
 app.add_typer(watch.app)
 app.add_typer(batches.app, name="batches")

@@ -291,7 +291,9 @@ def export_config(file: Annotated[Path, typer.Argument(help="The ZIP file to wri
     from leadferry.lifecycle import backup
     from leadferry.project import config_folder
 
-    typer.echo(f"{backup.export(config_folder(), file)} files in {file}")
+    files = backup.export(config_folder(), file)
+    _author().record_about("config", "config.export", {"files": files})
+    typer.echo(f"{files} files in {file}")
 
 
 @app.command("import")
@@ -300,7 +302,9 @@ def import_config(file: Annotated[Path, typer.Argument(help="A ZIP file that `ex
     from leadferry.lifecycle import backup
     from leadferry.project import config_folder
 
-    typer.echo(f"{backup.restore(file, config_folder())} files in {config_folder()}")
+    files = backup.restore(file, config_folder())
+    _author().record_about("config", "config.import", {"files": files})
+    typer.echo(f"{files} files in {config_folder()}")
 
 
 def _author() -> Author:

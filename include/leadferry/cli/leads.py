@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leadferry.cli.output import AsJson, show
-
 if TYPE_CHECKING:
     from leadferry.leads_import.load import ImportResult
     from leadferry.leads_import.records import Layout
 
-app = typer.Typer(no_args_is_help=True, help="Leads: bring them in, look at those that wait.")
+app = typer.Typer(
+    no_args_is_help=True, help="Leads: bring them in, find them, see where they are, hold and cancel them."
+)
 
 
 @app.callback()
@@ -81,7 +82,14 @@ def import_file(  # noqa: PLR0913  one parameter per option
     )
     with _progress(quiet=as_json) as progress:
         result = import_leads(
-            lead_store(), file, flow=flow, layout=layout, rejects=rejects, dry_run=dry_run, progress=progress
+            lead_store(),
+            file,
+            flow=flow,
+            layout=layout,
+            rejects=rejects,
+            dry_run=dry_run,
+            progress=progress,
+            actor=getpass.getuser(),
         )
     _say(result, as_json=as_json)
     if not result.ok:
@@ -132,46 +140,3 @@ def _say(result: ImportResult, *, as_json: bool) -> None:
     typer.echo(str(result))
     if result.rejects_file is not None:
         typer.echo(f"The rejected lines, with reasons, are in {result.rejects_file}", err=True)
-
-
-@app.command()
-def pending(
-    batch: Annotated[str, typer.Argument(help="The batch's id.")], *, as_json: AsJson = False
-) -> None:
-    """Show what waits for a batch: how many leads, the oldest and the newest; new leads are routed first."""
-    from leadferry.batch.load import load_batch
-    from leadferry.connections import lead_store
-    from leadferry.delivery.extract import collects_from
-    from leadferry.project import config_folder
-    from leadferry.store.history import queue_of
-    from leadferry.store.routing import route_new_leads
-
-    database = lead_store()
-    found = load_batch(batch, config=config_folder())
-    batch_no = route_new_leads(
-        database, batch_id=found.id, flows=found.flows, received_from=collects_from(found)
-    )
-    waits = dataclasses.asdict(queue_of(database, batch_no))
-    row: dict[str, Any] = {"batch": found.id, "flows": ", ".join(found.flows), **waits}
-    show([row], as_json=as_json, title=f"Waiting for {found.name}", columns=list(row))
-
-
-@app.command("show")
-def show_lead(
-    lead_id: Annotated[int, typer.Argument(metavar="ID", help="The lead's id in the store.")],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Show where a lead waits, where it went and what buyers' APIs said to it, without its data."""
-    from leadferry.connections import lead_store
-    from leadferry.store.history import answers_to_lead, lead_history
-
-    database = lead_store()
-    rows, answers = lead_history(database, lead_id), answers_to_lead(database, lead_id)
-    for row in rows:
-        row["answers"] = [one for one in answers if one["delivery"] == row["delivery"]]
-    columns = ["batch", "delivery", "outcome", "reason", "at"]
-    show(rows, as_json=as_json, title=f"Lead {lead_id}", columns=[*columns, "answers"], brief=columns)
-    if answers and not as_json:
-        told = ["at", "batch", "destination", "outcome", "status", "buyer_id", "price", "message"]
-        show(answers, as_json=False, title="What buyers answered, the newest last", columns=told)

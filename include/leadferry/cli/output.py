@@ -57,6 +57,19 @@ def show(
     console.print(table)
 
 
+def tell(values: Mapping[str, Any], *, title: str) -> None:
+    """Print one thing for people, a line for each of its values; empty ones are left out."""
+    console = Console()
+    console.print(title, markup=False, highlight=False)
+    texts = ["" if value is None else _plain(value) for value in values.values()]
+    console.print(_record(list(values), texts))
+
+
+def print_json(value: Any) -> None:
+    """Print for programs what is no list of rows."""
+    typer.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+
+
 def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left")
     for name in names:

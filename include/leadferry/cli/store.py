@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,44 +34,11 @@ Reason = Annotated[str, typer.Option(help="How you know; stored with your name."
 @db.command()
 def upgrade() -> None:
     """Create or migrate the lead store's tables; safe to run at any time."""
-    lead_store().upgrade()
+    database = lead_store()
+    database.upgrade()
+    with database.transaction() as connection:
+        record(connection, actor=getpass.getuser(), action="store.upgrade", subject="lead store")
     typer.echo("The lead store is up to date.")
-
-
-@app.command()
-def deliveries(
-    batch: Annotated[str | None, typer.Argument(help="The batch's id.")] = None,
-    *,
-    count: Annotated[int, typer.Option("-n", min=1, help="How many, newest first.")] = 20,
-    needs_attention: Annotated[
-        bool,
-        typer.Option(
-            "--needs-attention", help="Only those that wait for a person; of all batches by default."
-        ),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """List a batch's deliveries: when, how many leads, what became of them."""
-    if needs_attention:
-        _show_needs_attention(batch, count=count, as_json=as_json)
-        return
-    if batch is None:
-        raise typer.BadParameter("name a batch, or say --needs-attention")
-    columns = ["id", "number", "state", "included", "withheld", "confirmed", "answers"]
-    columns += ["files", "departs_at", "reason"]
-    rows = history.deliveries(lead_store(), batch, limit=count)
-    brief = ["id", "state", "included", "withheld", "answers", "departs_at", "files", "reason"]
-    show(rows, as_json=as_json, title=f"Deliveries of {batch}", columns=columns, brief=brief)
-
-
-def _show_needs_attention(batch: str | None, *, count: int, as_json: bool) -> None:
-    """Exits with 1 when there are any, so that a monitor need not read the list."""
-    columns = ["id", "batch", "state", "included", "confirmed", "departs_at", "lease_until", "why"]
-    rows = history.needs_attention(lead_store(), batch, limit=count)
-    brief = ["id", "batch", "state", "included", "departs_at", "why"]
-    show(rows, as_json=as_json, title="Deliveries that need a person", columns=columns, brief=brief)
-    if rows:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -132,13 +100,30 @@ def _resolve(dispatch_id: int, outcome: DispatchState, reason: str) -> None:
     typer.echo(f"Dispatch {dispatch_id} is {outcome}; delivery {settled.delivery_id} is {settled.state}.")
 
 
+@files.command("list")
+def list_files(
+    delivery: Annotated[int | None, typer.Argument(help="The delivery's id; all when left out.")] = None,
+    *,
+    batch: Annotated[str | None, typer.Option(help="Only of this batch.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only with exactly this name.")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many, newest first.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List rendered files: what each holds, its size and hash."""
+    columns = ["id", "batch", "delivery", "kind", "name", "part", "segment", "rows", "size", "sha256"]
+    columns += ["media_type", "created_at"]
+    rows = history.files(lead_store(), delivery_id=delivery, batch_id=batch, name=name, limit=count)
+    brief = ["id", "delivery", "kind", "name", "rows", "size", "created_at"]
+    show(rows, as_json=as_json, title="Files", columns=columns, brief=brief)
+
+
 @files.command()
 def get(
     file_id: Annotated[int, typer.Argument(metavar="ID", help="The file's id.")],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where to write it; must not exist yet.")],
 ) -> None:
-    """Write a stored file, hash checked; the download is recorded."""
+    """Write a stored file, hash checked, readable by you only; the download is recorded."""
     database = lead_store()
     file = history.get_file(database, file_id)
     if (removed := removed_at(database, file.archive_key)) is not None:
@@ -149,7 +134,12 @@ def get(
     with Archive.from_environment().local_copy(file.archive_key, sha256=file.sha256) as stored:
         if out.exists():
             raise typer.BadParameter(f"{out} exists already")
-        shutil.copyfile(stored, out)
-    with database.transaction() as connection:
-        record(connection, actor=getpass.getuser(), action="file.get", subject=f"file {file_id}")
+        # Recorded before the bytes are handed out: nobody gets a file of which no row tells.
+        with database.transaction() as connection:
+            detail = {"delivery": file.delivery_id, "name": file.name, "sha256": file.sha256}
+            subject = f"file {file_id}"
+            record(connection, actor=getpass.getuser(), action="file.get", subject=subject, detail=detail)
+        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as target, stored.open("rb") as source:
+            shutil.copyfileobj(source, target)
     typer.echo(f"{out}: {file.size} bytes, {file.rows} leads, sha256 {file.sha256}")

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from leadferry.errors import LeadImportError
 from leadferry.leads_import.records import Bad, Found, Layout, encoding_of, read_records
 from leadferry.leads_import.rejects import Rejects
+from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import lead_import
 
@@ -93,6 +94,7 @@ def import_leads(  # noqa: PLR0913  a file, a flow and how: each is one option o
     rejects: Path | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
+    actor: str | None = None,
 ) -> ImportResult:
     """Load a file of leads into a flow.
 
@@ -107,6 +109,7 @@ def import_leads(  # noqa: PLR0913  a file, a flow and how: each is one option o
         rejects: where bad lines go; beside the file, as `<file>.rejects.csv`, when left out.
         dry_run: do everything, then undo it; only the rejects file stays.
         progress: called now and then with the number of records read.
+        actor: who imports by hand; leaves an audit row if anything was loaded.
 
     Raises:
         LeadImportError: the file could not be read at all; nothing was loaded.
@@ -116,7 +119,15 @@ def import_leads(  # noqa: PLR0913  a file, a flow and how: each is one option o
         raise LeadImportError("The flow has no name", hint="Say which one with --flow")
     layout = layout or Layout()
     with _file_errors(path), Rejects(rejects or path.with_name(f"{path.name}.rejects.csv")) as bad:
-        load = _Load(path=path, flow=flow, layout=layout, rejects=bad, dry_run=dry_run, progress=progress)
+        load = _Load(
+            path=path,
+            flow=flow,
+            layout=layout,
+            rejects=bad,
+            dry_run=dry_run,
+            progress=progress,
+            actor=actor,
+        )
         return load.run(database, _Fingerprint.of(path, layout))
 
 
@@ -148,6 +159,7 @@ class _Load:
     rejects: Rejects
     dry_run: bool
     progress: Callable[[int], None] | None
+    actor: str | None
     loaded: int = 0
     duplicates: int = 0
 
@@ -158,12 +170,19 @@ class _Load:
                 if import_id is None:
                     return self._result(already=_imported_at(connection, self.flow, file.sha256))
                 self._load(connection, import_id)
+                self._audit(connection, import_id)
                 file.require_same(self.path)
                 self.rejects.publish()
                 self._undo_if_not_meant()
         except _UndoError:
             pass
         return self._result()
+
+    def _audit(self, connection: Connection, import_id: int) -> None:
+        if self.actor is not None:
+            detail = {"import": import_id, "leads": self.loaded, "rejected": self.rejects.count}
+            subject = f"flow {self.flow}"
+            record(connection, actor=self.actor, action="leads.import", subject=subject, detail=detail)
 
     def _undo_if_not_meant(self) -> None:
         if self.dry_run or not (self.loaded or self.duplicates):

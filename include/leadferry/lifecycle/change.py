@@ -12,7 +12,7 @@ from leadferry.batch.model import Batch
 from leadferry.batch.problems import did_you_mean
 from leadferry.errors import BatchConfigError, LeadferryError, StoreError
 from leadferry.lifecycle import edit
-from leadferry.store import history
+from leadferry.store import history, waiting
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 
@@ -26,12 +26,14 @@ class Author:
     """None where there is no lead store, as in a checkout on somebody's desk; Git knows the author then."""
 
     def record(self, action: str, batch_id: str, detail: Mapping[str, Any] | None = None) -> None:
+        """Write an audit row about a batch (I8)."""
+        self.record_about(f"batch {batch_id}", action, detail)
+
+    def record_about(self, subject: str, action: str, detail: Mapping[str, Any] | None = None) -> None:
         """Write an audit row (I8)."""
         if self.database is not None:
             with self.database.transaction() as connection:
-                record(
-                    connection, actor=self.actor, action=action, subject=f"batch {batch_id}", detail=detail
-                )
+                record(connection, actor=self.actor, action=action, subject=subject, detail=detail)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,9 +203,9 @@ def obstacles(batch_id: str, *, database: Database | None) -> list[str]:
     batch_no = None if database is None else history.batch_no(database, batch_id)
     if database is None or batch_no is None:
         return []
-    leads = history.queue_of(database, batch_no).leads
-    waiting = [f"{leads} leads wait for it"] if leads else []
-    return waiting + [
+    leads = waiting.queue_of(database, batch_no).leads
+    queue = [f"{leads} leads wait for it"] if leads else []
+    return queue + [
         f"delivery {one['id']} is {one['state']}" for one in history.unsettled(database, batch_id)
     ]
 

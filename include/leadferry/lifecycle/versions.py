@@ -35,14 +35,15 @@ def versions(database: Database, batch_id: str) -> list[Version]:
     found = []
     before: dict[str, Any] = {}
     for number, row in enumerate(history.configs(database, batch_id), start=1):
-        changes = tuple(_changes(before, row["config"])) if number > 1 else ()
+        changes = tuple(changes_between(before, row["config"])) if number > 1 else ()
         about = {name: row[name] for name in ("sha256", "first_used_at", "deliveries")}
         found.append(Version(number=number, changes=changes, **about))
         before = row["config"]
     return found
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each key that two configurations do not share: `retry.attempts: 5 → 3`. Secrets are masked."""
     old, new = dict(_flat(before)), dict(_flat(after))
     for path in sorted(old.keys() | new.keys()):
         if old.get(path, _ABSENT) != new.get(path, _ABSENT):

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, exists, func, literal, select, union
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Select,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    select,
+    union,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from leadferry.errors import StoreError
@@ -15,41 +26,19 @@ from leadferry.states import Answer, DeliveryKind, DeliveryState, DispatchState
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, StoredFile
 from leadferry.store.tables import (
+    attempt,
     audit,
     batch,
     batch_config,
     delivery,
-    delivery_lead,
     dispatch,
     file,
-    lead,
-    pending,
     request,
     response,
     withheld,
 )
 
 Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Queue:
-    """What waits for one batch."""
-
-    leads: int
-    oldest_received_at: datetime | None
-    newest_received_at: datetime | None
-
-
-def queue_of(database: Database, batch_no: int) -> Queue:
-    """Count what waits for a batch; route new leads first (`leadferry.store.routing.route_new_leads`)."""
-    counts = select(
-        func.count().label("leads"),
-        func.min(pending.c.received_at).label("oldest_received_at"),
-        func.max(pending.c.received_at).label("newest_received_at"),
-    ).where(pending.c.batch_no == batch_no)
-    with database.transaction() as connection:
-        return Queue(**connection.execute(counts).mappings().one())
 
 
 def batch_no(database: Database, batch_id: str) -> int | None:
@@ -138,31 +127,210 @@ def was_tested(database: Database, batch_id: str, config: Mapping[str, Any]) -> 
         return any({**found, **besides} == asked for found in connection.scalars(tested))
 
 
-def deliveries(database: Database, batch_id: str, *, limit: int = 20) -> Rows:
-    """List a batch's newest deliveries, newest first, each with its files and how many dispatches are confirmed."""
-    columns = [
-        delivery.c[name]
-        for name in (
-            "id",
-            "number",
-            "state",
-            "included",
-            "withheld",
-            "departs_at",
-            "settled_at",
-            "reason",
-            "run_id",
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which deliveries are asked for: those that meet all that is given."""
+
+    batch_id: str | None = None
+    recipient_id: str | None = None
+    """As it was when they departed."""
+    state: DeliveryState | None = None
+    since: datetime | None = None
+    """That departed at this moment or later; aware."""
+
+
+def deliveries(database: Database, asked: Asked, *, limit: int = 20) -> Rows:
+    """List the newest deliveries, newest first, each with its files and how many dispatches are confirmed."""
+    names = (
+        "id", "number", "kind", "state", "included", "withheld", "departs_at", "settled_at", "reason", "run_id",
+    )  # fmt: skip
+    conditions = _asked(asked)
+    if asked.recipient_id is not None:
+        conditions.append(delivery.c.config_id.in_(_configs_for(database, asked.recipient_id)))
+    query = (
+        select(
+            batch.c.id.label("batch"),
+            *(delivery.c[name] for name in names),
+            _files_of(delivery.c.id),
+            _dispatches_of(delivery.c.id),
+            _answers_to(delivery.c.id),
         )
-    ]
-    newest = (
-        select(*columns, _files_of(delivery.c.id), _dispatches_of(delivery.c.id), _answers_to(delivery.c.id))
         .join(batch, batch.c.no == delivery.c.batch_no)
-        .where(batch.c.id == batch_id)
-        .order_by(delivery.c.id.desc())
+        .where(*conditions)
+        .order_by(*_newest_first(asked.batch_id))
         .limit(limit)
     )
+    return _read(database, query)
+
+
+def _asked(asked: Asked) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if asked.batch_id is not None:
+        found.append(_of_batch(asked.batch_id))
+    if asked.state is not None:
+        found.append(delivery.c.state == asked.state)
+    if asked.since is not None:
+        found.append(delivery.c.departs_at >= asked.since)
+    return found
+
+
+def _configs_for(database: Database, recipient_id: str) -> list[int]:
+    """Return the configurations with this recipient: as values they tell the planner how many deliveries to expect."""
+    recipient = batch_config.c.config["recipient"]["id"].astext
     with database.transaction() as connection:
-        return [dict(row) for row in connection.execute(newest).mappings()]
+        return list(connection.scalars(select(batch_config.c.id).where(recipient == recipient_id)))
+
+
+def _of_batch(batch_id: str) -> ColumnElement[bool]:
+    """Narrow deliveries down to a batch, to be sorted by `_newest_first`.
+
+    Written as a range, so that PostgreSQL does not leave the number out of the order: it walks along the index on
+    (batch_no, id) then, where it might have walked through the deliveries of all batches.
+    """
+    number = select(batch.c.no).where(batch.c.id == batch_id).scalar_subquery()
+    return delivery.c.batch_no.between(number, number)
+
+
+def _newest_first(batch_id: str | None) -> list[ColumnElement[int]]:
+    newest = delivery.c.id.desc()
+    return [newest] if batch_id is None else [delivery.c.batch_no.desc(), newest]
+
+
+def _read(database: Database, query: Select[Any]) -> Rows:
+    with database.transaction() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def delivery_row(database: Database, delivery_id: int) -> dict[str, Any]:
+    """Return one delivery with the configuration that it used: `config`, its SHA-256 and its `version` in the batch.
+
+    Raises:
+        StoreError: there is no such delivery.
+    """
+    names = (
+        "id", "number", "kind", "state", "reason", "on_hold", "run_id", "departs_at", "window_from", "window_to",
+        "claimed_at", "settled_at", "included", "withheld", "lead_order", "params",
+    )  # fmt: skip
+    older = batch_config.alias("older")
+    version = select(func.count()).where(
+        older.c.batch_no == batch_config.c.batch_no, older.c.id <= batch_config.c.id
+    )
+    query = (
+        select(
+            batch.c.id.label("batch"),
+            *(delivery.c[name] for name in names),
+            _seconds(delivery.c.claimed_at, delivery.c.settled_at),
+            batch_config.c.config,
+            batch_config.c.sha256.label("config_sha256"),
+            version.correlate(batch_config).scalar_subquery().label("config_version"),
+        )
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .join(batch_config, batch_config.c.id == delivery.c.config_id)
+        .where(delivery.c.id == delivery_id)
+    )
+    found = _read(database, query)
+    if not found:
+        raise StoreError(f"There is no delivery {delivery_id}", hint="List them with `leadferry deliveries`")
+    return found[0]
+
+
+def _seconds(since: ColumnElement[Any], until: ColumnElement[Any]) -> ColumnElement[Any]:
+    seconds = func.round(func.extract("epoch", until - since), 1)
+    return cast(seconds, Double).label("seconds")
+
+
+def attempts(database: Database, delivery_id: int) -> Rows:
+    """List every try of a delivery's dispatches, in the order in which they began; without an end, its process died."""
+    names = ("number", "worker", "started_at", "ended_at", "outcome", "error_code", "error")
+    query = (
+        select(
+            attempt.c.dispatch_id.label("dispatch"),
+            dispatch.c.destination,
+            *(attempt.c[name] for name in names),
+            _seconds(attempt.c.started_at, attempt.c.ended_at),
+        )
+        .join(dispatch, dispatch.c.id == attempt.c.dispatch_id)
+        .where(dispatch.c.delivery_id == delivery_id)
+        .order_by(attempt.c.id)
+    )
+    return _read(database, query)
+
+
+def done_to(database: Database, delivery_id: int) -> Rows:
+    """List what people did about a delivery: who triggered it, settled its dispatches, took copies of its files."""
+    dispatches_ = select(func.concat("dispatch ", dispatch.c.id)).where(dispatch.c.delivery_id == delivery_id)
+    files_ = select(func.concat("file ", file.c.id)).where(file.c.delivery_id == delivery_id)
+    # The row about a trigger was written in the claim's transaction, so it has the claim's time.
+    triggered = (
+        (audit.c.at == select(delivery.c.claimed_at).where(delivery.c.id == delivery_id).scalar_subquery())
+        & (audit.c.action == "delivery.trigger")
+        & (audit.c.detail["delivery"].as_integer() == delivery_id)
+    )
+    columns = [audit.c[name] for name in ("id", "at", "actor", "action", "object", "detail")]
+    about = union(
+        select(audit.c.id).where(audit.c.object.in_(dispatches_)),
+        select(audit.c.id).where(audit.c.object.in_(files_)),
+        select(audit.c.id).where(triggered),
+    )
+    return _read(database, select(*columns).where(audit.c.id.in_(about)).order_by(audit.c.id))
+
+
+def answers_by_outcome(database: Database, delivery_id: int) -> Rows:
+    """Count the buyers' final answers to a delivery's leads by destination and outcome, and add up what they pay."""
+    query = (
+        select(
+            dispatch.c.destination,
+            response.c.outcome,
+            func.count().label("leads"),
+            func.sum(response.c.price).label("price"),
+        )
+        .join(request, request.c.id == response.c.request_id)
+        .join(dispatch, dispatch.c.id == request.c.dispatch_id)
+        .where(dispatch.c.delivery_id == delivery_id, response.c.outcome != Answer.RETRY)
+        .group_by(dispatch.c.destination, response.c.outcome)
+        .order_by(dispatch.c.destination, response.c.outcome)
+    )
+    return _read(database, query)
+
+
+def files(
+    database: Database,
+    *,
+    delivery_id: int | None = None,
+    batch_id: str | None = None,
+    name: str | None = None,
+    limit: int = 100,
+) -> Rows:
+    """List rendered files, the newest first; each argument that is given narrows it down.
+
+    Args:
+        database: the lead store.
+        delivery_id: of this delivery.
+        batch_id: of this batch.
+        name: with exactly this name.
+        limit: most rows.
+    """
+    names = ("id", "kind", "name", "part", "segment", "rows", "size", "sha256", "media_type", "created_at")
+    query = (
+        select(
+            batch.c.id.label("batch"), file.c.delivery_id.label("delivery"), *(file.c[one] for one in names)
+        )
+        .join(delivery, delivery.c.id == file.c.delivery_id)
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .order_by(file.c.id.desc())
+        .limit(limit)
+    )
+    if delivery_id is not None:
+        query = query.where(file.c.delivery_id == delivery_id)
+    if batch_id is not None:
+        # As many of its newest deliveries as could be needed; without this all files would be read and sorted.
+        has_files = exists().where(file.c.delivery_id == delivery.c.id)
+        newest = select(delivery.c.id).where(_of_batch(batch_id), has_files)
+        newest = newest.order_by(*_newest_first(batch_id)).limit(limit)
+        query = query.where(file.c.delivery_id.in_(newest))
+    if name is not None:
+        query = query.where(file.c.name == name)
+    return _read(database, query)
 
 
 def _files_of(delivery_id: ColumnElement[int]) -> ColumnElement[Any]:
@@ -207,8 +375,11 @@ def dispatches(database: Database, delivery_id: int) -> Rows:
             file.c.size,
             file.c.sha256,
             dispatch.c.receipt["location"].astext.label("location"),
+            dispatch.c.receipt,
+            dispatch.c.remedy,
             dispatch.c.error_code,
             dispatch.c.error,
+            dispatch.c.updated_at,
         )
         .join(file, file.c.id == dispatch.c.file_id)
         .where(dispatch.c.delivery_id == delivery_id)
@@ -225,88 +396,6 @@ def withheld_reasons(database: Database, delivery_id: int) -> Rows:
         .where(withheld.c.delivery_id == delivery_id)
         .group_by(withheld.c.reason)
         .order_by(func.count().desc(), withheld.c.reason)
-    )
-    with database.transaction() as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def lead_history(database: Database, lead_id: int) -> Rows:
-    """List where a lead went and where it waits, oldest first, a row per batch and delivery.
-
-    Raises:
-        StoreError: there is no such lead.
-    """
-    sent = (delivery_lead.c.outcome == "included") & delivery.c.state.in_(
-        [DeliveryState.DELIVERED, DeliveryState.PARTIAL]
-    )
-    outcome = case(
-        (sent & _somebody_has_it(), literal("delivered")),
-        (sent, literal("unanswered")),
-        else_=delivery_lead.c.outcome,
-    )
-    went = (
-        select(
-            batch.c.id.label("batch"),
-            delivery.c.id.label("delivery"),
-            outcome.label("outcome"),
-            delivery_lead.c.reason,
-            delivery.c.departs_at.label("at"),
-        )
-        .join(delivery, delivery.c.id == delivery_lead.c.delivery_id)
-        .join(batch, batch.c.no == delivery.c.batch_no)
-        .where(delivery_lead.c.lead_id == lead_id)
-        .order_by(delivery.c.id)
-    )
-    waits = (
-        select(batch.c.id.label("batch"), pending.c.received_at.label("at"))
-        .join(batch, batch.c.no == pending.c.batch_no)
-        .where(pending.c.lead_id == lead_id)
-        .order_by(batch.c.id)
-    )
-    with database.transaction() as connection:
-        if connection.scalar(select(lead.c.id).where(lead.c.id == lead_id)) is None:
-            raise StoreError(f"There is no lead {lead_id}")
-        past = [dict(row) for row in connection.execute(went).mappings()]
-        now = [
-            {"batch": row.batch, "delivery": None, "outcome": "pending", "reason": None, "at": row.at}
-            for row in connection.execute(waits)
-        ]
-    return [*past, *now]
-
-
-def _somebody_has_it() -> ColumnElement[bool]:
-    """Tell a lead of a delivery that a destination confirmed, or a buyer accepted, from one that still waits in it."""
-    confirmed = select(literal(1)).where(
-        dispatch.c.delivery_id == delivery.c.id, dispatch.c.state == DispatchState.CONFIRMED
-    )
-    accepted = select(literal(1)).where(
-        response.c.delivery_id == delivery.c.id,
-        response.c.lead_id == delivery_lead.c.lead_id,
-        response.c.outcome == Answer.ACCEPTED,
-    )
-    return confirmed.exists() | accepted.exists()
-
-
-def answers_to_lead(database: Database, lead_id: int) -> Rows:
-    """List what buyers' APIs said to a lead, oldest first; an outcome `retry` was followed by another sending."""
-    query = (
-        select(
-            response.c.at,
-            batch.c.id.label("batch"),
-            response.c.delivery_id.label("delivery"),
-            dispatch.c.destination,
-            response.c.outcome,
-            response.c.status_code.label("status"),
-            response.c.buyer_id,
-            response.c.price,
-            response.c.message,
-        )
-        .join(request, request.c.id == response.c.request_id)
-        .join(dispatch, dispatch.c.id == request.c.dispatch_id)
-        .join(delivery, delivery.c.id == response.c.delivery_id)
-        .join(batch, batch.c.no == delivery.c.batch_no)
-        .where(response.c.lead_id == lead_id)
-        .order_by(response.c.id)
     )
     with database.transaction() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]

@@ -36,6 +36,9 @@ CREATE TABLE lead (
 );
 CREATE UNIQUE INDEX lead_external_id ON lead (flow, external_id) WHERE external_id IS NOT NULL;
 
+-- Ids and times rise together, so this one costs next to nothing and finds the leads of some days among years.
+CREATE INDEX lead_received ON lead USING brin (received_at) WITH (autosummarize = on);
+
 CREATE TABLE arrival (
     lead_id bigint NOT NULL,
     flow text NOT NULL,
@@ -95,6 +98,10 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_in_time ON delivery (batch_no, window_to);
 -- A retried task finds its delivery again; a run that is cleared after its delivery failed makes a new one.
 CREATE UNIQUE INDEX delivery_of_run ON delivery (batch_no, run_id) WHERE state NOT IN ('failed', 'skipped');
+-- What people ask for: the newest deliveries of a batch, with a configuration, of some days.
+CREATE INDEX delivery_of_batch ON delivery (batch_no, id);
+CREATE INDEX delivery_of_config ON delivery (config_id, id);
+CREATE INDEX delivery_departed ON delivery (departs_at);
 CREATE INDEX delivery_open ON delivery (lease_until) WHERE state IN ('claimed', 'rendered');
 CREATE INDEX delivery_needs_attention ON delivery (id) WHERE state IN ('claimed', 'rendered', 'held', 'partial');
 CREATE INDEX delivery_held ON delivery (settled_at) WHERE state = 'held';
@@ -220,6 +227,8 @@ CREATE TABLE file (
 CREATE INDEX file_by_age ON file (created_at);
 CREATE INDEX file_by_archive_key ON file (archive_key);
 
+CREATE INDEX file_name ON file (name);
+
 CREATE TABLE dispatch (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     delivery_id bigint NOT NULL REFERENCES delivery,
@@ -331,6 +340,10 @@ CREATE TABLE audit (
     object text NOT NULL,
     detail jsonb NOT NULL DEFAULT '{}'
 );
+
+CREATE INDEX audit_of_object ON audit (object, id);
+CREATE INDEX audit_of_actor ON audit (actor, id);
+CREATE INDEX audit_at ON audit (at);
 
 CREATE TABLE skip_order (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
