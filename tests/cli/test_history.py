@@ -120,7 +120,7 @@ def test_one_in_a_delivery_is_told(delivered, config, database, tmp_path):
     lead = add_leads(database, 1, fields={"state": "CA"})[0]
     Ferry(database, tmp_path / "archive").extract(load_batch("daily", config=config), "run-2")
     told = run("leads", "hold", lead, "--batch", "daily", "--reason", "asked us").stderr
-    assert f"should it fail: {lead}" in told
+    assert f"they go with it: {lead}" in told
 
 
 @pytest.mark.parametrize("options", [[], ["--batch", "daily", "--all"]])

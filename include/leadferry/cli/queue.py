@@ -146,7 +146,8 @@ def _stop(ids: list[int], kind: Stop, *, batch: str | None, every: bool, reason:
     if done.under_way:
         told = ", ".join(map(str, done.under_way))
         typer.echo(
-            f"In a delivery already, so that this counts for them only should it fail: {told}", err=True
+            f"In a delivery already; unless its files are still to be written, they go with it: {told}",
+            err=True,
         )
 
 

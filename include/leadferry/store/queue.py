@@ -62,7 +62,7 @@ class Stopped:
     new: tuple[int, ...]
     """Leads that were not stopped in this way before."""
     under_way: tuple[int, ...]
-    """Leads that a delivery has taken: the stop counts for them as soon as that delivery fails."""
+    """Leads that a delivery has taken: they leave it when it is rendered; after that, the stop counts should it fail."""
 
 
 def stop(  # noqa: PLR0913  (all but three by keyword)
