@@ -256,7 +256,7 @@ def test_the_commands_show_what_buyers_answered(ferry, buyer, batch, store_url, 
     ferry.carry(batch)
     monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
     run = CliRunner().invoke
-    (row,) = json.loads(run(app, ["leads", "show", str(lead), "--json"]).output)
+    (row,) = json.loads(run(app, ["leads", "show", str(lead), "--json"]).output)["history"]
     assert (row["outcome"], row["reason"]) == ("duplicate", "known since May")
     assert [(one["outcome"], one["buyer_id"], one["destination"]) for one in row["answers"]] == [
         ("duplicate", "B-7", "api")
