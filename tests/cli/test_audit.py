@@ -70,6 +70,7 @@ def run(*arguments, codes=(0,)):
 
 
 DEEDS = {
+    "batches acknowledge": [["daily"], ("fields.acknowledge", "batch daily")],
     "batches copy": [["daily", "b"], ("batch.copy", "batch b")],
     "batches delete": [["daily", "--force"], ("batch.delete", "batch daily")],
     "batches disable": [["on"], ("batch.disable", "batch on")],
