@@ -209,7 +209,7 @@ def delivery_row(database: Database, delivery_id: int) -> dict[str, Any]:
     """
     names = (
         "id", "number", "kind", "state", "reason", "on_hold", "run_id", "departs_at", "window_from", "window_to",
-        "claimed_at", "settled_at", "included", "withheld", "lead_order", "params",
+        "claimed_at", "settled_at", "included", "withheld", "left_waiting", "left_reason", "lead_order", "params",
     )  # fmt: skip
     older = batch_config.alias("older")
     version = select(func.count()).where(
