@@ -225,6 +225,8 @@ def run_all(live: Live) -> None:
         for batch_id in BATCHES:
             until(lambda one=f"batch_{batch_id}": ended(api, one), processes, what=f"{batch_id} ends")
             look(live, api, batch_id)
+        looked = "SELECT batch FROM incident WHERE told_at IS NOT NULL"
+        until(lambda: scalars(live.airflow.database, looked), processes, what="the watchdog looks by itself")
         live.dag_ids = {dag["dag_id"] for dag in get(api, "dags?limit=100")["dags"]}
         until(lambda: get(api, "importErrors")["import_errors"], processes, what="the broken file is told")
         live.import_errors = get(api, "importErrors")["import_errors"]
@@ -263,6 +265,14 @@ def until(question, processes: Processes, *, what: str) -> None:
         processes.check()
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.2)
+
+
+@pytest.mark.req("F44")
+def test_the_watchdog_runs_by_itself_and_knows_of_the_file_that_cannot_be_loaded(live):
+    found = rows(live.airflow.database, "SELECT batch, kind FROM incident")
+
+    assert ("broken", "broken") in found
+    assert set(scalars(live.airflow.database, "SELECT batch FROM watched")) == set(BATCHES)
 
 
 # --- what must go well -------------------------------------------------------------------------------------------

@@ -237,12 +237,13 @@ def test_a_delivery_held_for_longer_than_the_batchs_patience_is_told_with_the_co
 
 def test_an_abandoned_delivery_names_the_tasks_to_clear(port):
     add_leads(port.database, 2)
-    port.batch(schedule="manual")
+    port.batch(schedule="manual", deadline=None)
     delivery_id = port.rendered()
     execute(port.database, "UPDATE dispatch SET state = 'sending'")
     execute(port.database, "UPDATE delivery SET lease_until = :at WHERE id = :id", at=MONDAY, id=delivery_id)
 
-    (doubt,) = port.watch(MONDAY + timedelta(minutes=1)).open
+    assert port.watch(MONDAY + timedelta(minutes=30)).open == []
+    (doubt,) = port.watch(MONDAY + timedelta(minutes=31)).open
 
     assert (doubt.kind, doubt.since) == (Kind.DOUBT, MONDAY)
     assert "clear deliver.drop of run" in doubt.detail

@@ -136,11 +136,18 @@ def _timed(selection: Selection, batch: Batch, trigger: Trigger) -> Selection:
     )
     # A file that is built ahead of its departure can hold only what is there now.
     ends = None if window.ends is None or window.ends > now else window.ends
+    if ends is None and _stands_for_its_slot(batch, trigger) and trigger.departs_at <= now:
+        ends = trigger.departs_at
     quiet = batch.select.quiet_hours
     if quiet is not None:
         waits = quiet.must_wait(lead, max(trigger.departs_at, now), otherwise=batch.timezone)
         selection = replace(selection, must_wait=waits)
     return replace(selection, window_from=window.begins, window_to=ends)
+
+
+def _stands_for_its_slot(batch: Batch, trigger: Trigger) -> bool:
+    """Tell whether a departure that was missed is made up for with its own leads, and not with all that wait."""
+    return trigger.actor is None and batch.schedule != "manual" and batch.schedule.missed == "each"
 
 
 def lease(batch: Batch) -> timedelta:

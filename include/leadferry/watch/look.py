@@ -23,6 +23,9 @@ from leadferry.store.database import Database
 from leadferry.store.incidents import Finding, Incident, Kind, Unsettled, Waiting
 from leadferry.watch.settings import notify_of_last_resort
 
+RECOVERY_TAKES = timedelta(minutes=30)
+"""How long `leadferry.watch.recover` may try before a person is asked about an abandoned delivery."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
@@ -109,7 +112,7 @@ class Look:
             batch = self.batches.get(one.batch)
             if one.state == "held":
                 yield from self._held(one, batch)
-            elif one.lease_until < self.now:
+            elif one.lease_until + RECOVERY_TAKES < self.now:
                 yield self._finding(one.batch, Kind.DOUBT, _doubt(one), since=one.lease_until)
             elif batch and batch.deadline is not None and one.departs_at + batch.deadline < self.now:
                 late = f"Delivery {one.id} of batch {one.batch} departed at {one.departs_at:%Y-%m-%d %H:%M} UTC and has not arrived within {spoken(batch.deadline)}; it is {one.state}. See its run {one.run_id} in Airflow; `leadferry dispatch list {one.id}` shows what is on its way."

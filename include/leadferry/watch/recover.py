@@ -30,11 +30,23 @@ def recover(database: Database, archive: Archive) -> list[Settlement]:
             settled.append(settle(database, archive, delivery_id))
         except LeadferryError as error:
             _log.warning("Delivery %s stays in doubt. %s: %s", delivery_id, error.code, error)
+        except ValueError:
+            _log.warning(
+                "Delivery %s stays in doubt: this version cannot read its configuration", delivery_id
+            )
     told = [_with_returned(database, one) for one in settled]
     for one in told:
         _log.info("Delivery %s was abandoned and is %s now", one.delivery_id, one.state)
-        tell_outcome(database, ledger.get_delivery(database, one.delivery_id), one)
+        _tell(database, one)
     return told
+
+
+def _tell(database: Database, settlement: Settlement) -> None:
+    """Tell what became of a delivery; one whose configuration is of another version hinders no other."""
+    try:
+        tell_outcome(database, ledger.get_delivery(database, settlement.delivery_id), settlement)
+    except ValueError:
+        _log.warning("Nobody was told: this version cannot read delivery %s", settlement.delivery_id)
 
 
 def _with_returned(database: Database, settlement: Settlement) -> Settlement:

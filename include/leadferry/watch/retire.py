@@ -66,7 +66,14 @@ def _retentions(database: Database, config: Path) -> Mapping[str, Retention]:
     """
     found = {batch.id: batch.retention for batch in load_all(config)[0]}
     gone = retirements.frozen_retentions(database, besides=batch_ids(config))
-    return found | {batch: Retention.model_validate(frozen) for batch, frozen in gone.items()}
+    for batch, frozen in gone.items():
+        try:
+            found[batch] = Retention.model_validate(frozen)
+        except ValueError:
+            _log.warning(
+                "Nothing of batch %s is retired: this version cannot read its last `retention`", batch
+            )
+    return found
 
 
 def _due(batch: str, retention: Retention, now: datetime) -> Iterator[Due]:
