@@ -1,6 +1,7 @@
 """The Azure Blob Storage destination on Azurite, Microsoft's own emulator."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import sys
@@ -36,6 +37,7 @@ from leadferry.errors import (
 )
 from servers import azure as servers
 from servers.proxy import Wire
+from servers.sender import LARGE, large_parcel, sending, until
 
 NAME = "in/2026-01-31/leads.csv"
 
@@ -115,6 +117,22 @@ class TestAzure(FileStoreContract):
 @pytest.mark.usefixtures("in_blocks")
 class TestAzureInBlocks(FileStoreContract):
     pass
+
+
+@pytest.mark.req("C01", "F01", "F02", "F03")
+def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_blob_after_the_next_try(
+    harness, tmp_path
+):
+    parcel, front = large_parcel(tmp_path), harness.account.front
+    with sending(harness.destination, parcel) as process:
+        until(lambda: sum("comp=block&" in f"{path}&" for _, path, _ in front.requests) > 6, process)
+        process.kill()
+    assert harness.visible() == {}
+    receipt = send(harness.destination, dataclasses.replace(parcel, attempt=2))
+    assert parcel.file.sha256 == receipt.sha256
+    ((name, stored),) = harness.visible().items()
+    assert (name, len(stored)) == ("leads.csv", LARGE)
+    assert hashlib.sha256(stored).hexdigest() == parcel.file.sha256
 
 
 @pytest.mark.usefixtures("in_blocks")

@@ -1,6 +1,9 @@
 """The Google Cloud Storage destination on an emulator that is as strict as the real one."""
 
+import collections
 import contextlib
+import dataclasses
+import hashlib
 import json
 import sys
 import urllib.error
@@ -29,6 +32,7 @@ from leadferry.errors import (
 )
 from servers import gcs as servers
 from servers.proxy import Wire
+from servers.sender import LARGE, large_parcel, sending, until
 
 NAME = "in/2026-01-31/leads.csv"
 
@@ -208,6 +212,30 @@ def test_an_answer_that_is_lost_with_nobody_to_ask_is_unknown(harness, parcel, m
     monkeypatch.setattr(Blob, "upload_from_file", upload)
     with pytest.raises(OutcomeUnknownError):
         send(harness.destination, parcel)
+
+
+NOBODY_OUTSIDE = """
+from google.oauth2.service_account import Credentials
+Credentials._is_regional_access_boundary_lookup_required = lambda _: False
+"""
+
+
+@pytest.mark.req("C01", "F01", "F02", "F03")
+def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_object_after_the_next_try(
+    harness, tmp_path
+):
+    parcel, server = large_parcel(tmp_path), harness.server
+    server.bodies = collections.deque(maxlen=1)  # they are too large to keep
+    with sending(harness.destination, parcel, before=NOBODY_OUTSIDE) as process:
+        until(lambda: sum(method == "PUT" for method, *_ in server.requests) > 6, process)
+        process.kill()
+    assert harness.visible() == {}
+    receipt = send(harness.destination, dataclasses.replace(parcel, attempt=2))
+    assert parcel.file.sha256 == receipt.sha256
+    listed = json.loads(server.ask(f"/storage/v1/b/{server.bucket}/o"))["items"]
+    assert [(one["name"], int(one["size"])) for one in listed] == [(NAME, LARGE)]
+    stored = server.storage.get_file(server.bucket, NAME)
+    assert hashlib.sha256(stored).hexdigest() == parcel.file.sha256
 
 
 @pytest.mark.req("R141")

@@ -2,12 +2,7 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
-import subprocess
-import sys
-import threading
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
@@ -18,7 +13,7 @@ from pydantic import ValidationError
 
 from contracts.destination_contract import Crash, FileStoreContract, Harness, find, send
 from leadferry.destinations import s3
-from leadferry.destinations.base import OutgoingFile, Parcel, Shares
+from leadferry.destinations.base import Shares
 from leadferry.destinations.s3 import S3
 from leadferry.errors import (
     ConnectTimeoutError,
@@ -34,6 +29,7 @@ from leadferry.errors import (
 )
 from servers import s3 as servers
 from servers.proxy import Wire
+from servers.sender import LARGE, large_parcel, sending, until
 
 
 class S3Harness(Harness):
@@ -332,10 +328,10 @@ def test_the_log_of_a_link_does_not_hold_it(harness, parcel, caplog):
 def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_object_after_the_next_try(
     in_parts, tmp_path
 ):
-    parcel = _sparse(tmp_path, size=200_000_000)
-    with _sending(in_parts.destination, parcel) as process:
+    parcel = large_parcel(tmp_path)
+    with sending(in_parts.destination, parcel) as process:
         # The second part has begun: the first is stored.
-        _until(lambda: in_parts.server.misbehaving.requests.count("PUT") > 2, process)
+        until(lambda: in_parts.server.misbehaving.requests.count("PUT") > 2, process)
         process.kill()
     assert in_parts.visible() == {}
     assert in_parts.uploads() == ["in/2026-01-31/leads.csv"]
@@ -345,45 +341,8 @@ def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_ob
     stored = in_parts.server.client().head_object(
         Bucket=in_parts.server.bucket, Key="in/2026-01-31/leads.csv"
     )
-    assert stored["ContentLength"] == 200_000_000
+    assert stored["ContentLength"] == LARGE
     assert list(in_parts.visible()) == ["leads.csv"]
-
-
-def _sparse(tmp_path, *, size):
-    path = tmp_path / "large"
-    with path.open("wb") as out:
-        out.truncate(size)
-    with path.open("rb") as stored:
-        digest = hashlib.file_digest(stored, "sha256").hexdigest()
-    file = OutgoingFile(name="leads.csv", path=path, size=size, sha256=digest, rows=1, media_type="text/csv")
-    variables = {"delivery": {"date": "2026-01-31"}}
-    return Parcel(key="large", attempt=1, files=(file,), variables=variables)
-
-
-@contextlib.contextmanager
-def _sending(destination, parcel):
-    """Send in a process of its own."""
-    told = {"model": destination.model_dump(mode="json"), "path": str(parcel.file.path)}
-    told |= {"size": parcel.file.size, "sha256": parcel.file.sha256}
-    program = f"""
-import json, pathlib
-from leadferry.destinations.base import OutgoingFile, Parcel
-from leadferry.destinations.s3 import S3
-told = json.loads({json.dumps(json.dumps(told))})
-file = OutgoingFile(name="leads.csv", path=pathlib.Path(told["path"]), size=told["size"],
-                    sha256=told["sha256"], rows=1, media_type="text/csv")
-variables = {{"delivery": {{"date": "2026-01-31"}}}}
-with S3.model_validate(told["model"]).open() as session:
-    session.send(Parcel(key="large", attempt=1, files=(file,), variables=variables))
-"""
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL) as process:
-        yield process
-
-
-def _until(reached, process):
-    while not reached():
-        assert process.poll() is None, "it ended before it could be killed"
-        threading.Event().wait(0.002)
 
 
 @pytest.mark.req("R149")

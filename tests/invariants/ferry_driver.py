@@ -52,7 +52,9 @@ def attempt(job, pipe):
     """One try of a whole run, as Airflow's tasks make it; says how it ended through the pipe."""
     importlib.import_module("ferry_driver")
     os.environ["AIRFLOW_CONN_BUYER"] = json.dumps(job["connection"])
-    stream.read_leads = partial(read_leads, block_bytes=65536)  # many blocks although the file is small
+    stream.read_leads = partial(
+        read_leads, block_bytes=job.get("block_bytes", 65536)
+    )  # many blocks although the file is small
     _arm(job, pipe)
     pipe.send("started")
     try:

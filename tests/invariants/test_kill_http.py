@@ -1,12 +1,14 @@
 """kill -9 of the process that sends leads to a buyer's API, while requests are under way (I4, I6)."""
 
+import hashlib
 import json
 import os
 import signal
+import time
 
 import pytest
 
-from batches import make_batch, rows, scalars, waiting
+from batches import execute, make_batch, rows, scalars, waiting
 from leadferry.archive import Archive
 from leadferry.delivery.settle import settle
 from leadferry.local.http import Response
@@ -68,9 +70,9 @@ def take_file(buyer):
     return act
 
 
-def attempt(harbour):
+def attempt(harbour, **keys):
     """One try; what it said, or None when it was killed."""
-    harbour.driver = harbour.start("run-1")
+    harbour.driver = harbour.start("run-1", **keys)
     said = harbour.driver.hear()
     harbour.driver.end()
     return said
@@ -125,3 +127,53 @@ def test_i6_killed_while_a_file_is_uploaded_the_buyer_has_it_once(api, when):
     assert [attempt(api), attempt(api)] == [None, "delivered"]
     assert api.buyer.accepted == api.leads
     assert len({one.headers["idempotency-key"] for one in api.buyer.requests}) == 1
+
+
+LARGE = 200_000_000
+
+
+@pytest.mark.req("C01", "F01", "F02")
+def test_i6_killed_in_the_middle_of_200_mb_the_buyer_has_one_complete_file_after_the_next_try(api):
+    buyer, taken = api.buyer, {}
+
+    def take(request):
+        key = request.headers["idempotency-key"]
+        with request.stored.open("rb") as body:
+            taken.setdefault(key, []).append(hashlib.file_digest(body, "sha256").hexdigest())
+        return Response(status=201)
+
+    use(api, send="file", idempotent=True, timeout=60)
+    api.batch["fields"].append({"to": "Note", "from": "note"})
+    buyer.usual = take
+    fill_up(api)
+    api.driver = api.start("run-1", block_bytes=8 << 20)
+    until(lambda: any(path.stat().st_size > LARGE // 4 for path in uploads(api)))
+    api.driver.kill()
+    until(lambda: uploads(api) == [])
+    assert taken == {}
+    assert attempt(api, block_bytes=8 << 20) == "delivered"
+    ((size, sha256),) = rows(api.database, "SELECT size, sha256 FROM file")
+    assert size > LARGE
+    assert list(taken.values()) == [[sha256]]
+    assert scalars(api.database, "SELECT state::text FROM dispatch") == ["confirmed"]
+    assert scalars(api.database, "SELECT state::text FROM request") == ["answered"]
+
+
+def uploads(harbour):
+    """The bodies that are being received."""
+    return list((harbour.inbox.parent / "keys").glob("*.body"))
+
+
+def fill_up(harbour):
+    """Make the waiting leads so large that their file has 200 MB."""
+    note = "UPDATE lead SET fields = fields || jsonb_build_object('note', repeat('x', :size))"
+    execute(harbour.database, note, size=LARGE // LEADS)
+
+
+def until(happened):
+    from harbour import PATIENCE
+
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.002)
