@@ -311,3 +311,20 @@ def test_the_same_run_claimed_many_times_at_once_is_one_delivery(database):
         claims = list(pool.map(lambda _: claim(database), range(6)))
     assert len({one.delivery_id for one in claims}) == 1
     assert [one.is_new for one in claims].count(True) == 1
+
+
+@pytest.mark.req("R169")
+def test_a_delivery_with_a_limit_takes_the_oldest_and_tells_how_many_it_left(database):
+    leads = add_leads(database, 7)
+    claimed = claim(database, limit=4)
+    assert carried(database, claimed.delivery_id) == leads[:4]
+    told = rows(database, "SELECT left_waiting, left_reason FROM delivery")
+    assert told == [(3, "limit of 4")]
+    assert waiting(database) == leads[4:]
+
+
+def test_a_limit_that_leaves_nothing_is_not_told(database):
+    add_leads(database, 4)
+    claim(database, limit=4)
+    told = rows(database, "SELECT left_waiting, left_reason FROM delivery")
+    assert told == [(0, None)]

@@ -196,6 +196,7 @@ class _Claimer:
         missing = self._what_is_missing(delivery_id, included)
         if missing is None:
             savepoint.commit()
+            self._note_what_the_limit_left(delivery_id)
             return self._finish(
                 delivery_id, DeliveryState.CLAIMED, included=included, withheld=withheld_leads
             )
@@ -204,6 +205,20 @@ class _Claimer:
         delivery_id = self._insert_delivery(state)
         withheld_leads = self._take_failing(delivery_id)
         return self._finish(delivery_id, state, included=0, withheld=withheld_leads, reason=missing)
+
+    def _note_what_the_limit_left(self, delivery_id: int) -> None:
+        """Write down how many leads could have gone too, had the delivery been larger."""
+        if self.selection.limit is None or self.kind is not DeliveryKind.DEPARTURE:
+            return
+        left = (
+            select(func.count())
+            .select_from(queue_entry)
+            .join(lot, lot.c.id == queue_entry.c.lot_id)
+            .where(waiting_lots(self.batch_no), queue_entry.c.received_at < self.window_to)
+        )
+        if waiting := self.connection.scalars(left).one():
+            told = {"left_waiting": waiting, "left_reason": f"limit of {self.selection.limit}"}
+            self.connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(told))
 
     def leave_out(self, reason: str) -> Claim:
         """Record that this departure was not wanted; no lead is touched."""
