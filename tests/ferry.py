@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from email import message_from_bytes, policy
 
-from batches import rows, trigger
+from batches import DEPARTS_AT, rows, trigger
 from leadferry.archive import Archive
 from leadferry.delivery import deliver, extract, render, settle
+from leadferry.delivery.redelivery import ByHand, claim_redelivery
+from leadferry.delivery.redelivery_params import Redeliver
 from leadferry.errors import LeadferryError
 from leadferry.store import ledger
 
@@ -57,6 +59,19 @@ class Ferry:
         except LeadferryError as error:
             return error
         return None
+
+    def choose(self, batch, run_id="by-hand-1", *, destination=None, actor="kim", **params):
+        """The first step of a redelivery, with the parameters of the form."""
+        asked = {"batch": batch.id, "destination": destination or batch.destinations[0].id, **params}
+        by = ByHand(run_id=run_id, at=DEPARTS_AT, actor=actor)
+        return claim_redelivery(self.database, batch, Redeliver.parse(asked), by)
+
+    def redeliver(self, batch, run_id="by-hand-1", **params):
+        """A whole redelivery; how it was settled."""
+        claimed = self.choose(batch, run_id, **params)
+        self.render(claimed)
+        self.try_to_deliver(claimed, params.get("destination", batch.destinations[0].id))
+        return self.settle(claimed)
 
     def delivery(self, claimed):
         return ledger.get_delivery(self.database, claimed.delivery_id)

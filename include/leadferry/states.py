@@ -37,6 +37,31 @@ class DeliveryKind(StrEnum):
     """Copies of waiting leads; the leads themselves stay in the queue for the next departure."""
     TEST = "test"
     """Made-up leads; no lead of the queue is touched."""
+    REDELIVERY = "redelivery"
+    """Leads that a person chose, waiting or not, to one destination; or a stored file once more."""
+
+
+class LeadStanding(StrEnum):
+    """Where a lead stands with one batch and one of its destinations, as the store's function `standing` tells."""
+
+    WAITING = "waiting"
+    """In the batch's queue."""
+    UNDER_WAY = "under_way"
+    """In a delivery that has not ended, or of which nobody knows whether it arrived."""
+    DELIVERED = "delivered"
+    """The destination has it: the file's arrival is confirmed, or the buyer accepted the lead."""
+    REJECTED = "rejected"
+    """The buyer did not want it."""
+    DUPLICATE = "duplicate"
+    """The buyer said to have it already."""
+    INCOMPLETE = "incomplete"
+    """The buyer needs more data."""
+    WITHHELD = "withheld"
+    """A delivery took it and kept it back, by a rule or because a field could not be written."""
+    FAILED = "failed"
+    """Meant for the destination, but it did not arrive there."""
+    NEW = "new"
+    """It was never on its way there."""
 
 
 class FileKind(StrEnum):

@@ -334,6 +334,15 @@ def numbered_name(name: str, number: int) -> str:
     return _fitted(name.removesuffix(ending), f"_{number}{ending}")
 
 
+def marked_name(name: str, mark: str) -> str:
+    """Return a safe name with a mark before its endings: `leads_R1.csv.gz`; without a mark, the name itself."""
+    if not mark:
+        return name
+    found = _ENDINGS.search(name)
+    ending = found[0] if found else ""
+    return _fitted(name.removesuffix(ending), f"_{mark}{ending}")
+
+
 def with_part(template: str) -> str:
     """Return the template of a file's name with the number of the part in it, before its endings."""
     if re.search(r"\bfile\.part\b", template) and "file.parts" not in template:

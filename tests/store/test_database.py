@@ -39,6 +39,8 @@ BEYOND_CORE = {
     "incident_untold",
     "retirement_undone",
     "lead_version_sent",
+    "lead_edit_of_delivery",
+    "redelivery_of",
 }
 """Indexes that only the migration knows, because no query is built from them."""
 

@@ -19,6 +19,7 @@ from leadferry.cli import (
     leads,
     operate,
     queue,
+    redeliver,
     schedule,
     store,
     watch,
@@ -35,6 +36,7 @@ app.add_typer(operate.app)
 app.add_typer(doctor.app)
 app.add_typer(queue.app)
 app.add_typer(history.app)
+app.add_typer(redeliver.app)
 app.add_typer(airflow.app)
 app.add_typer(watch.app)
 app.add_typer(batches.app, name="batches")

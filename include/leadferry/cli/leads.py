@@ -140,3 +140,23 @@ def _say(result: ImportResult, *, as_json: bool) -> None:
     typer.echo(str(result))
     if result.rejects_file is not None:
         typer.echo(f"The rejected lines, with reasons, are in {result.rejects_file}", err=True)
+
+
+@app.command("edit")
+def edit_leads(
+    lead_ids: Annotated[list[int], typer.Argument(metavar="ID…", help="The leads' ids in the store.")],
+    *,
+    edit: Annotated[
+        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="A field's new value; repeatable.")
+    ],
+    reason: Annotated[str, typer.Option(help="Why; stored with your name.")],
+) -> None:
+    """Change fields of leads for good, from the next delivery on; what stood there before is kept with the reason."""
+    import getpass
+
+    from leadferry.cli.redeliver import changes
+    from leadferry.connections import lead_store
+    from leadferry.store.edits import edit as change
+
+    changed = change(lead_store(), lead_ids, changes(edit), reason=reason, actor=getpass.getuser())
+    typer.echo(f"{changed} leads changed; `leadferry redeliver` delivers them again.")

@@ -15,7 +15,7 @@ from leadferry.batch.files import Manifest
 from leadferry.batch.model import Batch
 from leadferry.batch.routes import renditions
 from leadferry.delivery.plan import manifests
-from leadferry.delivery.variables import file_variables, test_mark
+from leadferry.delivery.variables import file_variables, marked
 from leadferry.states import FileKind
 from leadferry.store.ledger import Delivery, RenderedFile
 from leadferry.templates import file_name
@@ -71,7 +71,7 @@ def _manifest_of(
 
 
 def _name(batch: Batch, delivery: Delivery, template: str) -> str:
-    return f"{test_mark(delivery)}{file_name(template, file_variables(batch, delivery))}"
+    return marked(delivery, file_name(template, file_variables(batch, delivery)))
 
 
 def _checksum(file: RenderedFile) -> bytes:

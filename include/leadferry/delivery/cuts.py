@@ -58,6 +58,11 @@ def in_a_segment(segment: Segment) -> ColumnElement[bool]:
     return _segment_of(segment).is_not(None)
 
 
+def segment_condition(segment: Segment, value: str) -> ColumnElement[bool]:
+    """Return the condition on the table `lead` for the leads of one segment."""
+    return _segment_of(segment) == value
+
+
 def _segment_of(segment: Segment) -> ColumnElement[str]:
     """Return the SQL expression for a lead's segment; NULL where it has none and is to be withheld."""
     trimmed = func.btrim(source(segment.by, lead), type_=String)

@@ -398,6 +398,7 @@ class _Sender:
             parts=parts,
             remedy=dispatches[0].remedy,
             is_test=self.delivery.kind is DeliveryKind.TEST,
+            redelivery=self.delivery.mark,
             answers=self._cleanup.enter_context(
                 Responses(self.database, dispatch_id=dispatches[0].id, attempt=attempt)
             ),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from leadferry.batch.eligibility import caps_of, dedupe_of, failing, gates_of, price_of, version_of
@@ -48,11 +49,11 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     ledger.recover_stale(database)
     changes = None
     if not trigger.params.test:
-        _may_depart(database, batch)
+        may_depart(database, batch)
         changes = guard(database, batch)
     selection = _timed(selection_of(batch, trigger.params), batch, trigger)
     selection = replace(selection, on_hold=why_on_hold(database, batch, selection.kind))
-    claimed = claim(database, _departure(batch, trigger), selection)
+    claimed = claim(database, departure(batch, trigger), selection)
     if claimed.too_many:
         raise DepartureRefusedError(
             f"Batch {batch.id!r} takes nothing: {claimed.reason}",
@@ -67,7 +68,7 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
     return replace(claimed, changed_fields=str(changes)) if changes is not None else claimed
 
 
-def _may_depart(database: Database, batch: Batch) -> None:
+def may_depart(database: Database, batch: Batch) -> None:
     """Refuse real leads to a batch that is switched off or untried, whoever asks."""
     if not batch.enabled:
         raise DepartureRefusedError(
@@ -80,7 +81,14 @@ def _may_depart(database: Database, batch: Batch) -> None:
         )
 
 
-def _departure(batch: Batch, trigger: Trigger) -> Departure:
+def departure(batch: Batch, trigger: Trigger, *, params: dict[str, Any] | None = None) -> Departure:
+    """Return what a claim must know of the batch and the run.
+
+    Args:
+        batch: as it is frozen from here on.
+        trigger: the run.
+        params: what is stored of the run's parameters; the trigger's own when left out.
+    """
     config = batch.model_dump(mode="json")
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Departure(
@@ -92,7 +100,7 @@ def _departure(batch: Batch, trigger: Trigger) -> Departure:
         flows=batch.flows,
         received_from=collects_from(batch),
         lease=lease(batch),
-        params=trigger.params.model_dump(mode="json", exclude_defaults=True),
+        params=trigger.params.model_dump(mode="json", exclude_defaults=True) if params is None else params,
         actor=trigger.actor,
     )
 

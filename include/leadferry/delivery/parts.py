@@ -14,7 +14,7 @@ from leadferry.batch.routes import Rendition
 from leadferry.delivery.control_records import ControlRecords
 from leadferry.delivery.cuts import Pile
 from leadferry.delivery.stream import MappedStream
-from leadferry.delivery.variables import file_variables, test_mark
+from leadferry.delivery.variables import file_variables, marked
 from leadferry.errors import RenderError
 from leadferry.mapping.fields import Mapping
 from leadferry.packing.base import PackingWriter
@@ -41,7 +41,7 @@ class Work:
 
     def name_of(self, file: OutputFile | Bundle, variables: dict[str, Any]) -> str:
         """Return what a file is called, with the endings of its packings."""
-        return file.packing.file_name(f"{test_mark(self.delivery)}{file_name(file.name, variables)}")
+        return file.packing.file_name(marked(self.delivery, file_name(file.name, variables)))
 
     def publish(self, out: NewFile, name: str) -> dict[str, Any]:
         """Put complete bytes into the archive and return what the ledger says of them."""

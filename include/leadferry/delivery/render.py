@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -18,11 +18,13 @@ from leadferry.delivery.cuts import Pile, piles, withhold_unknown_segments
 from leadferry.delivery.extract import lease
 from leadferry.delivery.mailable import Loader
 from leadferry.delivery.parts import UNLIMITED, Part, StoredPart, Work
-from leadferry.delivery.plan import plan
+from leadferry.delivery.plan import Load, plan
 from leadferry.delivery.records import MEDIA_TYPE, RECORDS, records_name, write_records
 from leadferry.delivery.stream import MappedStream, lead_frames
 from leadferry.delivery.variables import file_variables, recipient_zone
+from leadferry.destinations.base import DestinationBase
 from leadferry.destinations.email import Email
+from leadferry.errors import RenderError
 from leadferry.mapping.fields import Mapping
 from leadferry.packing.container import ZipContainer
 from leadferry.project import config_folder
@@ -31,7 +33,9 @@ from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, RenderedFile, StoredFile
 from leadferry.store.recheck import recheck
+from leadferry.store.redelivery import file_as_sent
 from leadferry.store.tables import lead
+from leadferry.templates import marked_name
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +56,8 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
         return ledger.stored_files(database, delivery_id)
     batch = Batch.model_validate(delivery.config)
     ledger.extend_lease(database, delivery_id, lease(batch))
+    if (sent := file_as_sent(database, delivery_id)) is not None:
+        return _again(database, archive, batch, delivery, sent)
     mapping = Mapping(batch.fields, timezone=recipient_zone(batch), locale=batch.recipient.locale)
     if _recheck(database, batch, delivery) | _withhold(database, batch, mapping, delivery):
         delivery = ledger.get_delivery(database, delivery_id)
@@ -79,6 +85,42 @@ def _recheck(database: Database, batch: Batch, delivery: Delivery) -> bool:
     return bool(found.withheld or found.put_back)
 
 
+def _again(
+    database: Database, archive: Archive, batch: Batch, delivery: Delivery, sent: StoredFile
+) -> list[StoredFile]:
+    """Take a stored file as it is (I3); only what tells of it is written anew, since its name may be marked.
+
+    Raises:
+        RenderError: the destination does not get such a file.
+    """
+    if _recheck(database, batch, delivery):
+        raise RenderError(
+            f"leads of file {sent.id} may not go any more since the claim, and a stored file goes whole",
+            hint="Redeliver its other leads with current settings",
+        )
+    facts = {name: getattr(sent, name) for name in RenderedFile.__dataclass_fields__}
+    file = RenderedFile(**{**facts, "name": marked_name(sent.name, delivery.mark)})
+    files = [file, *(control.store(archive, one) for one in control.companions(batch, delivery, [file]))]
+    files += draw_charts(database, archive, batch, delivery)
+    planned = plan(batch, delivery, files, _as_it_is)
+    if not any(one.file_key == file.key and one.file_kind is file.kind for one in planned):
+        known = ", ".join(one.id for one in batch.files_for(batch.destinations[0].id)) or "leads one by one"
+        raise RenderError(
+            f"destination {batch.destinations[0].id!r} does not get file {file.key!r}; it gets {known}",
+            hint="Redeliver the leads of that file with current settings, or choose another destination",
+        )
+    return ledger.record_files(database, delivery.id, files, planned)
+
+
+def _as_it_is(
+    destination: DestinationBase, _addressee: str | None, files: Sequence[RenderedFile]
+) -> list[Load]:
+    """Put a stored file into no zip file and divide it among no mails."""
+    if destination.sends_files_together:
+        return [Load(files=tuple(files))] if files else []
+    return [Load(files=(file,)) for file in files]
+
+
 def _withhold(database: Database, batch: Batch, mapping: Mapping, delivery: Delivery) -> bool:
     """Find, before a byte is written, the leads that are kept back: then every count is known. Tells whether any are."""
     reasons: dict[int, str] = {}
@@ -88,6 +130,15 @@ def _withhold(database: Database, batch: Batch, mapping: Mapping, delivery: Deli
     if reasons:
         ledger.withhold(database, delivery.id, reasons)
     return withhold_unknown_segments(database, batch, delivery) or bool(reasons)
+
+
+def draw_charts(
+    database: Database, archive: Archive, batch: Batch, delivery: Delivery
+) -> Iterator[RenderedFile]:
+    """Yield the pictures that mails of a delivery show."""
+    for destination in batch.destinations:
+        if isinstance(destination, Email) and destination.chart is not None and delivery.included:
+            yield control.store(archive, charts.draw(database, delivery, destination))
 
 
 @dataclass(frozen=True)
@@ -109,17 +160,7 @@ class _Renderer:
             yield self._records()
         for companion in control.companions(batch, self.work.delivery, files):
             yield control.store(archive, companion)
-        yield from self._charts()
-
-    def _charts(self) -> Iterator[RenderedFile]:
-        for destination in self.work.batch.destinations:
-            if (
-                isinstance(destination, Email)
-                and destination.chart is not None
-                and self.work.delivery.included
-            ):
-                chart = charts.draw(self.database, self.work.delivery, destination)
-                yield control.store(self.work.archive, chart)
+        yield from draw_charts(self.database, archive, batch, self.work.delivery)
 
     def _bundle(self, bundle: Bundle) -> RenderedFile:
         """Write several files into one zip file, each straight from its leads; nothing waits on disk."""

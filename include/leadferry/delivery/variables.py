@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from leadferry.batch.model import Batch
 from leadferry.states import DeliveryKind
 from leadferry.store.ledger import Delivery
-from leadferry.templates import variables
+from leadferry.templates import marked_name, variables
 
 
 def recipient_zone(batch: Batch) -> str:
@@ -35,6 +35,11 @@ def test_mark(delivery: Delivery) -> str:
     The delivery's id is in it: tests have no number of their own, and the files of the last one may still be there.
     """
     return f"TEST_{delivery.id}_" if delivery.kind is DeliveryKind.TEST else ""
+
+
+def marked(delivery: Delivery, name: str) -> str:
+    """Return the name of a delivery's file with what marks it as a test (`TEST_…`) or a redelivery (`…_R1.csv`)."""
+    return f"{test_mark(delivery)}{marked_name(name, delivery.mark)}"
 
 
 def file_variables(batch: Batch, delivery: Delivery, **about_the_file: Any) -> dict[str, Any]:

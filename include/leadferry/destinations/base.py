@@ -127,6 +127,8 @@ class Parcel:
     """The files among `files` that are linked and not attached."""
     is_test: bool = False
     """Whether the leads are made up; a receiver that sees no file name must be told in another way."""
+    redelivery: str = ""
+    """Of leads or a file that a person sends again, the mark: `R1` for the first time, and so on."""
     answers: Answers | None = None
     """Remembers requests and their answers, for destinations that send a parcel in several requests."""
 

@@ -28,13 +28,13 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
 from leadferry.store.caps import CapNotice, note_levels
 from leadferry.store.database import Database
 from leadferry.store.judge import Judge, Verdict, candidate, looked_at, withheld_candidates
+from leadferry.store.opening import config_id, live_delivery_of_run, next_number
 from leadferry.store.overflow import pass_on
 from leadferry.store.queue import any_waiting, held, with_stops
 from leadferry.store.routing import close_lot, lots_of, new_lot, route_new_leads, waiting_lots
@@ -42,7 +42,6 @@ from leadferry.store.selection import Selection
 from leadferry.store.skips import use_skip
 from leadferry.store.tables import (
     batch,
-    batch_config,
     delivery,
     delivery_lead,
     lead,
@@ -144,12 +143,7 @@ def claim(database: Database, departure: Departure, selection: Selection) -> Cla
 
 
 def _delivery_of_run(connection: Connection, *, batch_no: int, run_id: str) -> Claim | None:
-    ended = [DeliveryState.FAILED, DeliveryState.SKIPPED]
-    row = connection.execute(
-        select(delivery).where(
-            delivery.c.batch_no == batch_no, delivery.c.run_id == run_id, delivery.c.state.not_in(ended)
-        )
-    ).one_or_none()
+    row = live_delivery_of_run(connection, batch_no, run_id=run_id)
     if row is None:
         return None
     return Claim(
@@ -371,7 +365,7 @@ class _Claimer:
 
     def _copy(self, delivery_id: int, which: Sequence[ColumnElement[bool]]) -> int:
         """Take copies of waiting leads and leave the leads themselves in the queue."""
-        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
+        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id, returns=False)
         other = queue_entry.alias("other")
         copies = select(func.max(other.c.copy) + 1).where(
             other.c.lead_id == queue_entry.c.lead_id, other.c.batch_no == self.batch_no
@@ -389,7 +383,7 @@ class _Claimer:
 
     def _make_up(self, delivery_id: int, leads: Sequence[Mapping[str, Any]]) -> int:
         """Take leads that were made up for a test; they are stored under a flow that nobody listens to."""
-        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
+        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id, returns=False)
         rows = [
             {"flow": TEST_FLOW, "received_at": self.window_to, "fields": dict(fields)} for fields in leads
         ]
@@ -495,8 +489,10 @@ class _Claimer:
         departure = self.departure
         row = {
             "batch_no": self.batch_no,
-            "config_id": self._config_id(),
-            "number": self._next_number() if self._counts(state) else None,
+            "config_id": config_id(
+                self.connection, self.batch_no, config=departure.config, sha256=departure.config_sha256
+            ),
+            "number": next_number(self.connection, self.batch_no) if self._counts(state) else None,
             "run_id": departure.run_id,
             "state": state,
             "departs_at": departure.departs_at,
@@ -514,29 +510,6 @@ class _Claimer:
 
     def _counts(self, state: DeliveryState) -> bool:
         return state is not DeliveryState.SKIPPED and self.kind is not DeliveryKind.TEST
-
-    def _config_id(self) -> int:
-        values = {
-            "batch_no": self.batch_no,
-            "sha256": self.departure.config_sha256,
-            "config": self.departure.config,
-        }
-        self.connection.execute(upsert(batch_config).values(values).on_conflict_do_nothing())
-        known = select(batch_config.c.id).where(
-            batch_config.c.batch_no == self.batch_no, batch_config.c.sha256 == self.departure.config_sha256
-        )
-        config_id: int = self.connection.scalars(known).one()
-        return config_id
-
-    def _next_number(self) -> int:
-        counted = (
-            update(batch)
-            .where(batch.c.no == self.batch_no)
-            .values(last_number=batch.c.last_number + 1)
-            .returning(batch.c.last_number)
-        )
-        number: int = self.connection.scalars(counted).one()
-        return number
 
     def _end_of_the_last_window(self) -> datetime | None:
         """Return where this window begins: the windows of a batch meet, without gap or overlap."""

@@ -263,7 +263,7 @@ def done_to(database: Database, delivery_id: int) -> Rows:
     # The row about a trigger was written in the claim's transaction, so it has the claim's time.
     triggered = (
         (audit.c.at == select(delivery.c.claimed_at).where(delivery.c.id == delivery_id).scalar_subquery())
-        & (audit.c.action == "delivery.trigger")
+        & audit.c.action.in_(["delivery.trigger", "delivery.redeliver"])
         & (audit.c.detail["delivery"].as_integer() == delivery_id)
     )
     columns = [audit.c[name] for name in ("id", "at", "actor", "action", "object", "detail")]
@@ -402,13 +402,14 @@ def withheld_reasons(database: Database, delivery_id: int) -> Rows:
 
 
 def state_before(database: Database, delivery_: Delivery) -> DeliveryState | None:
-    """Return how the batch's numbered delivery before this one ended; None when this one is the first, or is a test."""
-    if delivery_.number is None:
+    """Return how the batch's numbered delivery before this one ended; None when this one is the first, a test or a redelivery."""
+    if delivery_.number is None or delivery_.kind is DeliveryKind.REDELIVERY:
         return None
     before = (
         select(delivery.c.state)
         .join(batch, batch.c.no == delivery.c.batch_no)
         .where(batch.c.id == delivery_.batch_id, delivery.c.number < delivery_.number)
+        .where(delivery.c.kind != DeliveryKind.REDELIVERY)
         .order_by(delivery.c.number.desc())
         .limit(1)
     )

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, exists, func, select, 
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from leadferry.store.database import Database
+from leadferry.store.edits import as_delivered
 from leadferry.store.routing import lots_of
 from leadferry.store.tables import delivery, lead, pending, queue_entry, withheld
 
@@ -56,6 +57,7 @@ def read_leads(
             query = query.order_by(lead.c.id.desc() if order == "newest" else lead.c.id)
         else:
             query = _in_order(query, delivery_id, order)
+        query = as_delivered(connection, delivery_id, query)
         for block in _copy(driver, _as_text(query), block_bytes=block_bytes):
             yield _frame(block, list(columns))
 
@@ -65,7 +67,8 @@ def count_by(database: Database, delivery_id: int, value: ColumnElement[str]) ->
     with database.transaction() as connection:
         query = _query(delivery_id, lots_of(connection, delivery_id), {"value": value})
         found = query.add_columns(func.count()).group_by(text("1"))
-        return {row[0]: row[1] for row in connection.execute(found) if row[0] is not None}
+        edited = as_delivered(connection, delivery_id, found)
+        return {row[0]: row[1] for row in connection.execute(edited) if row[0] is not None}
 
 
 def most_frequent(
@@ -85,7 +88,10 @@ def most_frequent(
             func.count()
         )
         grouped = query.where(value.is_not(None)).group_by(text("1")).having(func.count() >= at_least)
-        found = connection.execute(grouped.order_by(func.count().desc(), text("1")).limit(limit))
+        first = as_delivered(
+            connection, delivery_id, grouped.order_by(func.count().desc(), text("1")).limit(limit)
+        )
+        found = connection.execute(first)
         return [(row[0], row[1]) for row in found]
 
 
@@ -93,7 +99,7 @@ def read_ids(database: Database, delivery_id: int, *, where: ColumnElement[bool]
     """Return the ids of a delivery's included leads that meet a condition on the table `lead`."""
     with database.transaction() as connection:
         query = _query(delivery_id, lots_of(connection, delivery_id), {"id": lead.c.id}, where=where)
-        return list(connection.scalars(query))
+        return list(connection.scalars(as_delivered(connection, delivery_id, query)))
 
 
 def peek(  # noqa: PLR0913  (one query's clauses)

@@ -32,9 +32,13 @@ from leadferry.store.tables import (
     lead,
     lot,
     queue_entry,
+    redelivery,
     request,
     subscription,
 )
+
+REDELIVERED = "redelivered"
+"""In the place of an error's code: a dispatch that is not sent any more, because a redelivery took leads of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,8 @@ class Delivery:
     params: dict[str, Any]
     """What a person asked for."""
     config: dict[str, Any]
+    mark: str = ""
+    """Of a redelivery, what its names are marked with: `R1` for the first, and so on; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +133,15 @@ def get_delivery(database: Database, delivery_id: int) -> Delivery:
     with database.transaction() as connection:
         row = (
             connection.execute(
-                select(delivery, batch.c.id.label("batch_id"), batch_config.c.config)
+                select(
+                    delivery,
+                    batch.c.id.label("batch_id"),
+                    batch_config.c.config,
+                    func.coalesce(redelivery.c.mark, "").label("mark"),
+                )
                 .join(batch, batch.c.no == delivery.c.batch_no)
                 .join(batch_config, batch_config.c.id == delivery.c.config_id)
+                .outerjoin(redelivery, redelivery.c.delivery_id == delivery.c.id)
                 .where(delivery.c.id == delivery_id)
             )
             .mappings()
@@ -500,6 +512,8 @@ def _why(connection: Connection, delivery_id: int) -> str | None:
 
 
 def _what_happened(row: Row[Any]) -> str:
+    if row.error_code == REDELIVERED:
+        return "its leads were redelivered"
     return f"{row.error_code or 'not sent'}{', its fallback has it' if row.replaced else ''}"
 
 
@@ -557,20 +571,21 @@ _UNNEEDED = text(
 def _give_back(connection: Connection, delivery_id: int) -> int:
     """Return the leads to the queue, the withheld ones too: the next departure decides anew.
 
-    Early copies and made-up leads are not given back: they never were in the queue.
+    Copies and made-up leads are not given back: they never were in the queue.
     """
+    overflow.forget(connection, delivery_id)
+    _drop_unwanted(connection, delivery_id)
+    connection.execute(
+        update(lot)
+        .where(lot.c.delivery_id == delivery_id, lot.c.returns)
+        .values(delivery_id=None, returned_from=delivery_id)
+    )
     row = connection.execute(
         select(delivery.c.included, delivery.c.withheld, delivery.c.kind).where(delivery.c.id == delivery_id)
     ).one()
-    if row.kind is not DeliveryKind.DEPARTURE:
-        return 0
-    overflow.forget(connection, delivery_id)
-    _drop_unwanted(connection, delivery_id)
     # Leads that went again never were in the queue: their copies stay with the delivery that failed.
-    mine = (lot.c.delivery_id == delivery_id) & lot.c.returns
     copies = select(func.count()).select_from(queue_entry).join(lot, lot.c.id == queue_entry.c.lot_id)
     stay: int = connection.scalars(copies.where(lot.c.delivery_id == delivery_id, ~lot.c.returns)).one()
-    connection.execute(update(lot).where(mine).values(delivery_id=None))
     returned: int = row.included + row.withheld - stay
     return returned
 
@@ -587,7 +602,7 @@ def _drop_unwanted(connection: Connection, delivery_id: int) -> None:
         .where(delivery.c.id == delivery_id, flows.c.value.not_in(listened.correlate(delivery)))
     )
     if removed := list(connection.scalars(gone)):
-        mine = select(lot.c.id).where(lot.c.delivery_id == delivery_id)
+        mine = select(lot.c.id).where(lot.c.delivery_id == delivery_id, lot.c.returns)
         connection.execute(
             delete(queue_entry).where(
                 queue_entry.c.lot_id.in_(mine), lead.c.id == queue_entry.c.lead_id, lead.c.flow.in_(removed)

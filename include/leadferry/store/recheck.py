@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from leadferry.states import DeliveryState
 from leadferry.store import caps
 from leadferry.store.database import Database
+from leadferry.store.edits import as_delivered
 from leadferry.store.queue import EVERY_BATCH, Stop, held, stop_reason
 from leadferry.store.routing import close_lot, lots_of, new_lot
 from leadferry.store.tables import delivery, lead, lead_stop, lot, queue_entry, withheld
@@ -108,6 +109,7 @@ def _withhold(
     if failed_rule is not None:
         query = query.where(lead.c.id == queue_entry.c.lead_id)
     names = ["delivery_id", "lead_id", "reason"]
+    query = as_delivered(connection, delivery_id, query)
     added = insert(withheld).from_select(names, query).returning(withheld.c.lead_id)
     return len(connection.scalars(added).all())
 

@@ -11,8 +11,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.database import Database
-from leadferry.store.tables import batch, lead, lot, queue_entry, subscription
+from leadferry.store.tables import batch, delivery, lead, lot, queue_entry, subscription
 
 MANY_LEADS = 10_000
 """From here on the planner's old idea of a table costs more than telling it anew (a tenth of a second)."""
@@ -67,8 +68,17 @@ def _first_fill(
     connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
 ) -> None:
     """Give a batch what it finds of flows that it begins to listen to: all leads that it never had."""
+    # A lead that somebody redelivered to this batch before it listened to the flow has only a copy.
+    redelivered = exists().where(
+        lot.c.id == queue_entry.c.lot_id,
+        delivery.c.id == lot.c.delivery_id,
+        delivery.c.kind == DeliveryKind.REDELIVERY,
+        delivery.c.state.not_in([DeliveryState.FAILED, DeliveryState.SKIPPED]),
+    )
     had = exists().where(
-        queue_entry.c.lead_id == lead.c.id, queue_entry.c.batch_no == batch_no, queue_entry.c.copy == 0
+        queue_entry.c.lead_id == lead.c.id,
+        queue_entry.c.batch_no == batch_no,
+        (queue_entry.c.copy == 0) | redelivered,
     )
     found = select(literal(batch_no), lead.c.id, lead.c.received_at).where(lead.c.flow.in_(flows), ~had)
     if received_from is not None:
@@ -102,9 +112,23 @@ def waiting_lots(batch_no: int) -> ColumnElement[bool]:
     return (lot.c.batch_no == batch_no) & lot.c.delivery_id.is_(None)
 
 
-def new_lot(connection: Connection, batch_no: int, *, delivery_id: int | None = None) -> int:
-    """Make an empty lot, waiting or in a delivery; call `close_lot` when it is filled."""
-    values = {"batch_no": batch_no, "delivery_id": delivery_id, "newest_received_at": func.now()}
+def new_lot(
+    connection: Connection, batch_no: int, *, delivery_id: int | None = None, returns: bool = True
+) -> int:
+    """Make an empty lot, waiting or in a delivery; call `close_lot` when it is filled.
+
+    Args:
+        connection: the transaction.
+        batch_no: whose queue.
+        delivery_id: which delivery takes it; None when it waits.
+        returns: whether its leads go back to the queue should the delivery fail; copies do not.
+    """
+    values = {
+        "batch_no": batch_no,
+        "delivery_id": delivery_id,
+        "newest_received_at": func.now(),
+        "returns": returns,
+    }
     lot_id: int = connection.scalars(insert(lot).values(values).returning(lot.c.id)).one()
     return lot_id
 

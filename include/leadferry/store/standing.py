@@ -63,7 +63,9 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     """It waits, and the next departure withholds it."""
     INCLUDED = "included"
-    """It is in the files of a delivery that is not settled, or that carried copies or a test and failed."""
+    """It is in the files of a delivery that is not settled."""
+    FAILED = "failed"
+    """It went as a copy or for a test, and its delivery failed; leads of the queue went back there."""
     DELIVERED = "delivered"
     """A destination confirmed its delivery, or the buyer accepted it."""
     UNANSWERED = "unanswered"
@@ -85,10 +87,12 @@ def _standing() -> LateralFromClause:
 
 def _past() -> Select[Any]:
     settled = delivery.c.state.in_([DeliveryState.DELIVERED, DeliveryState.PARTIAL])
-    sent = (delivery_lead.c.outcome == Outcome.INCLUDED.value) & settled
+    included = delivery_lead.c.outcome == Outcome.INCLUDED.value
+    sent = included & settled
     outcome = case(
         (sent & _somebody_has_it(), _word(Outcome.DELIVERED)),
         (sent, _word(Outcome.UNANSWERED)),
+        (included & (delivery.c.state == DeliveryState.FAILED), _word(Outcome.FAILED)),
         else_=delivery_lead.c.outcome,
     )
     return (

@@ -151,6 +151,7 @@ lot = Table(
     _moment("newest_received_at"),
     _moment("created_at", now=True),
     Column("returns", Boolean, nullable=False, server_default="true"),
+    Column("returned_from", BigInteger, ForeignKey("delivery.id")),
 )
 """Leads of a batch's queue that travel together: waiting without a delivery, claimed with one."""
 
@@ -244,6 +245,47 @@ lead_key_made = Table(
     Column("kind", Text, primary_key=True),
 )
 """Which deliveries' leads are known again by what."""
+
+redelivery = Table(
+    "redelivery",
+    metadata,
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id"), primary_key=True, autoincrement=False),
+    Column("destination", Text, nullable=False),
+    Column("ways", ARRAY(Text), nullable=False),
+    Column("original_id", BigInteger, ForeignKey("delivery.id")),
+    Column("file_id", BigInteger),
+    Column("mark", Text, nullable=False, server_default=""),
+    Column("include_delivered", Boolean, nullable=False),
+    Column("skip_rules", Boolean, nullable=False),
+    Column("seed", BigInteger),
+    Column("reason", Text),
+    Column("actor", Text, nullable=False),
+)
+"""What a delivery by hand was asked to be: where to, of what it is a repetition, by whom and why."""
+
+skipped_rule = Table(
+    "skipped_rule",
+    metadata,
+    Column("delivery_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("rule", Text, nullable=False),
+)
+"""Which rule a redelivered lead did not meet, where a person said that it goes all the same."""
+
+lead_edit = Table(
+    "lead_edit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("lead_id", BigInteger, ForeignKey("lead.id"), nullable=False, index=True),
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id")),
+    Column("persisted", Boolean, nullable=False),
+    Column("before", JSONB, nullable=False),
+    Column("changes", JSONB, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("at", now=True),
+)
+"""What a person changed of a lead's fields, and what stood there before; for good, or for one delivery."""
 
 views = MetaData()
 

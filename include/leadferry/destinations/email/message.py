@@ -64,7 +64,8 @@ def build(
     _head(message, mail, parcel, envelope)
     # A line break in a value would start a header of its own.
     variables = _with_mail(parcel)
-    message["Subject"] = " ".join(render(texts.subject, variables).split())
+    mark = f" [{parcel.redelivery}]" if parcel.redelivery else ""
+    message["Subject"] = " ".join(render(texts.subject, variables).split()) + mark
     message.set_content(render(texts.body, variables))
     picture = next((file for file in parcel.files if file.inline), None)
     if texts.html is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -38,12 +39,18 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_log = logging.getLogger(__name__)
+
 _TRIES = 5
 """Of one request, in one try of the task; more tries are Airflow's."""
 _FIRST_PAUSE_SECONDS = 1.0
 """Before a request is sent again to a buyer who did not say when; doubled each time."""
 _LOOKED_UP_AT_ONCE = 1000
 """Requests of which the standing is read in one query."""
+_TOLD_OF_PROGRESS = 10
+"""How often the log tells of progress, in one try."""
+_MANY_LEADS = 100
+"""With fewer leads the log says nothing before the end."""
 _SILENCES = 3
 """So many unanswered requests in a row mean that the buyer is not there: nothing more goes out."""
 
@@ -77,6 +84,8 @@ class Errand:
     _waited: float = 0.0
     _in_doubt: int = 0
     _silent: int = 0
+    _done: int = 0
+    _told: int = 0
 
     def run(self) -> None:
         """Send until every lead is answered.
@@ -184,6 +193,7 @@ class Errand:
         if verdict.error is not None:
             again = set(job.lead_ids)
         state, left = self._after(job, answer, verdict, again)
+        self._progress(len(job.records) - (len(left) if state is not RequestState.ANSWERED else 0))
         return Reply(
             number=job.number,
             state=state,
@@ -194,6 +204,14 @@ class Errand:
             excerpt=Veil(job.records).excerpt(answer.text),
             error_code=verdict.error.code if verdict.error else None,
         )
+
+    def _progress(self, answered: int) -> None:
+        """Say now and then in the log how far it has come."""
+        self._done += answered
+        leads = self.parcel.file.rows
+        if self._done - self._told >= max(leads // _TOLD_OF_PROGRESS, 1) and leads >= _MANY_LEADS:
+            self._told = self._done
+            _log.info("%s: %s of %s leads answered", self.judge.where, self._done, leads)
 
     def _after(
         self, job: Job, answer: HttpAnswer, verdict: Verdict, again: set[int]

@@ -83,6 +83,8 @@ class Requests:
                     f"headers.{name}", "has a line break or another character that no header may have"
                 )
         marks = {"X-Leadferry-Test": "true"} if self._parcel.is_test else {}
+        if self._parcel.redelivery:
+            marks["X-Leadferry-Redelivery"] = self._parcel.redelivery
         return {
             "Accept": "application/json, */*;q=0.5",
             **found,

@@ -1,6 +1,7 @@
 -- The first schema of the lead store. What it must hold by itself, whatever the code does:
 --   I1  queue_entry (lead_id, batch_no, copy): a lead stands once in a batch's queue, in one lot,
---       and a lot belongs to one delivery
+--       and a lot belongs to one delivery; goes_nowhere_twice: a redelivery takes no lead that is
+--       elsewhere in this batch or, unless a person said so, at its destination
 --   I2  settle_adds_up: a delivery is settled only when its counts add up
 --   I3  never_changes on file
 --   I4  confirmed_has_receipt and receipt_stays on dispatch, one_way on the destinations of a way
@@ -8,7 +9,7 @@
 -- and every change of state is one of state_move.
 
 CREATE TYPE delivery_state AS ENUM ('claimed', 'rendered', 'delivered', 'partial', 'held', 'failed', 'skipped');
-CREATE TYPE delivery_kind AS ENUM ('departure', 'early_copy', 'test');
+CREATE TYPE delivery_kind AS ENUM ('departure', 'early_copy', 'test', 'redelivery');
 CREATE TYPE file_kind AS ENUM ('leads', 'checksum', 'manifest', 'done', 'variant', 'chart');
 CREATE TYPE dispatch_state AS ENUM ('ready', 'sending', 'confirmed', 'failed', 'unknown', 'skipped');
 CREATE TYPE request_state AS ENUM ('sending', 'answered', 'open', 'unknown');
@@ -116,7 +117,8 @@ CREATE TABLE lot (
     delivery_id bigint REFERENCES delivery,
     newest_received_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    returns boolean NOT NULL DEFAULT true
+    returns boolean NOT NULL DEFAULT true,
+    returned_from bigint REFERENCES delivery
 );
 CREATE INDEX lot_waiting ON lot (batch_no) WHERE delivery_id IS NULL;
 CREATE INDEX ix_lot_delivery_id ON lot (delivery_id);
@@ -200,6 +202,45 @@ CREATE TABLE lead_key_made (
     kind text NOT NULL,
     PRIMARY KEY (delivery_id, kind)
 );
+
+-- A delivery made by hand of chosen leads, or of a stored file, to one destination.
+CREATE TABLE redelivery (
+    delivery_id bigint PRIMARY KEY REFERENCES delivery,
+    destination text NOT NULL,
+    ways text[] NOT NULL,
+    original_id bigint REFERENCES delivery,
+    file_id bigint,
+    mark text NOT NULL DEFAULT '',
+    include_delivered boolean NOT NULL,
+    skip_rules boolean NOT NULL,
+    seed bigint,
+    reason text,
+    actor text NOT NULL
+);
+CREATE INDEX redelivery_of ON redelivery (original_id);
+
+-- Which rule a redelivered lead did not meet, where a person said that it goes all the same.
+CREATE TABLE skipped_rule (
+    delivery_id bigint NOT NULL,
+    lead_id bigint NOT NULL,
+    rule text NOT NULL,
+    PRIMARY KEY (delivery_id, lead_id)
+);
+
+-- A version of a lead: what a person changed of its fields, for good or for one delivery.
+CREATE TABLE lead_edit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    lead_id bigint NOT NULL REFERENCES lead,
+    delivery_id bigint REFERENCES delivery,
+    persisted boolean NOT NULL,
+    before jsonb NOT NULL,
+    changes jsonb NOT NULL,
+    reason text NOT NULL CHECK (reason <> ''),
+    actor text NOT NULL,
+    at timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX lead_edit_of_delivery ON lead_edit (delivery_id, lead_id) WHERE delivery_id IS NOT NULL;
+CREATE INDEX ix_lead_edit_lead_id ON lead_edit (lead_id);
 
 -- What waits, in the words of the glossary.
 CREATE VIEW pending AS
@@ -481,6 +522,16 @@ CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON response
     FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON batch_config
     FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
+CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON redelivery
+    FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
+CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON skipped_rule
+    FOR EACH ROW EXECUTE FUNCTION refuse_change('changed');
+CREATE TRIGGER never_deleted BEFORE DELETE ON lead_edit FOR EACH ROW EXECUTE FUNCTION refuse_change('deleted');
+-- Values may go when a lead's data is erased; that there was an edit, by whom and why, stays.
+CREATE TRIGGER only_erased BEFORE UPDATE ON lead_edit
+    FOR EACH ROW WHEN ((NEW.id, NEW.lead_id, NEW.persisted, NEW.reason, NEW.actor, NEW.at, coalesce(NEW.delivery_id, 0))
+        <> (OLD.id, OLD.lead_id, OLD.persisted, OLD.reason, OLD.actor, OLD.at, coalesce(OLD.delivery_id, 0))
+        OR NEW.before <> '{}' OR NEW.changes <> '{}') EXECUTE FUNCTION refuse_change('changed');
 -- Row triggers do not see TRUNCATE.
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON file EXECUTE FUNCTION refuse_change('emptied');
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit EXECUTE FUNCTION refuse_change('emptied');
@@ -667,3 +718,102 @@ END $$;
 CREATE TRIGGER settle_adds_up BEFORE UPDATE OF state ON delivery
     FOR EACH ROW WHEN (OLD.state <> NEW.state AND NEW.state IN ('delivered', 'partial'))
     EXECUTE FUNCTION settle_adds_up();
+
+-- Where leads stand with one batch and one of its destinations, given as all that
+-- are or were on the same way: the price grows with the leads asked for, not with history.
+-- A lead that is in a delivery under way comes first, then one that arrived, then one that waits, then what became of
+-- it last. A delivery of which only some parts arrived there counts as arrived: nobody can tell whose leads those were.
+CREATE FUNCTION standing(of_batch integer, to_ways text[], of_leads bigint[], besides bigint DEFAULT 0)
+    RETURNS TABLE (lead_id bigint, standing text, delivery_id bigint, reason text, waits boolean, in_queue boolean)
+    LANGUAGE sql STABLE SET search_path = leadferry, pg_temp AS $$
+    WITH entry AS MATERIALIZED (
+        SELECT wanted.lead_id, e.lot_id, lot.delivery_id, lot.returned_from, d.state, d.kind
+        FROM unnest(of_leads) AS wanted (lead_id)
+        LEFT JOIN (queue_entry e JOIN lot ON lot.id = e.lot_id LEFT JOIN delivery d ON d.id = lot.delivery_id)
+            ON e.lead_id = wanted.lead_id AND e.batch_no = of_batch AND lot.delivery_id IS DISTINCT FROM besides
+    ), brought AS MATERIALIZED (
+        SELECT dispatch.delivery_id, bool_or(dispatch.state = 'confirmed') AS arrived,
+               bool_or(dispatch.state IN ('sending', 'unknown')) AS in_doubt
+        FROM dispatch JOIN file ON file.id = file_id AND file.kind = 'leads'
+        WHERE dispatch.delivery_id IN (SELECT DISTINCT entry.delivery_id FROM entry) AND way = ANY (to_ways)
+        GROUP BY dispatch.delivery_id
+    ), told AS (
+        SELECT entry.lead_id, coalesce(entry.delivery_id, entry.returned_from) AS delivery_id, entry.lot_id,
+               coalesce(w.reason, said.message) AS reason,
+               CASE
+                   WHEN entry.lot_id IS NULL THEN 'new'
+                   WHEN entry.delivery_id IS NULL THEN 'waiting'
+                   WHEN entry.kind = 'test' THEN 'new'
+                   WHEN entry.state IN ('claimed', 'rendered', 'held') THEN 'under_way'
+                   WHEN w.reason IS NOT NULL THEN 'withheld'
+                   WHEN entry.state = 'failed' AND r.destination = ANY (to_ways) THEN 'failed'
+                   WHEN entry.state IN ('failed', 'skipped') THEN 'new'
+                   WHEN said.outcome = 'accepted' THEN 'delivered'
+                   WHEN said.outcome IS NOT NULL THEN said.outcome::text
+                   WHEN brought.in_doubt THEN 'under_way'
+                   WHEN brought.arrived THEN 'delivered'
+                   WHEN brought.delivery_id IS NOT NULL THEN 'failed'
+                   ELSE 'new'
+               END AS standing
+        FROM entry
+        LEFT JOIN withheld w ON w.delivery_id = entry.delivery_id AND w.lead_id = entry.lead_id
+        LEFT JOIN redelivery r ON r.delivery_id = entry.delivery_id
+        LEFT JOIN brought ON brought.delivery_id = entry.delivery_id
+        LEFT JOIN LATERAL (
+            SELECT response.outcome, response.message FROM response
+            JOIN request ON request.id = response.request_id JOIN dispatch ON dispatch.id = request.dispatch_id
+            WHERE response.lead_id = entry.lead_id AND response.delivery_id = entry.delivery_id
+            AND response.outcome <> 'retry' AND dispatch.way = ANY (to_ways)
+            ORDER BY response.outcome, response.id DESC LIMIT 1) AS said ON true
+    )
+    SELECT DISTINCT ON (told.lead_id) told.lead_id, told.standing, told.delivery_id, told.reason,
+           bool_or(told.standing = 'waiting') OVER (PARTITION BY told.lead_id),
+           bool_or(told.lot_id IS NOT NULL) OVER (PARTITION BY told.lead_id)
+    FROM told
+    ORDER BY told.lead_id,
+             array_position(ARRAY['under_way', 'delivered', 'waiting', 'other', 'new'],
+                 CASE WHEN told.standing IN ('under_way', 'delivered', 'waiting', 'new') THEN told.standing ELSE 'other' END),
+             told.delivery_id DESC NULLS LAST
+$$;
+
+-- What could still be sent on a way with one of these leads in it: by the failed task of an earlier delivery.
+CREATE FUNCTION still_to_send(of_batch integer, to_ways text[], of_leads bigint[], besides bigint DEFAULT 0)
+    RETURNS TABLE (dispatch_id bigint, state dispatch_state)
+    LANGUAGE sql STABLE SET search_path = leadferry, pg_temp AS $$
+    SELECT DISTINCT dispatch.id, dispatch.state
+    FROM unnest(of_leads) AS wanted (lead_id)
+    JOIN queue_entry e ON e.lead_id = wanted.lead_id AND e.batch_no = of_batch
+    JOIN lot ON lot.id = e.lot_id
+    JOIN delivery d ON d.id = lot.delivery_id AND d.state IN ('delivered', 'partial') AND d.id <> besides
+    JOIN dispatch ON dispatch.delivery_id = d.id AND dispatch.way = ANY (to_ways)
+        AND dispatch.state IN ('ready', 'failed', 'sending', 'unknown')
+    WHERE NOT EXISTS (SELECT FROM withheld w WHERE w.delivery_id = d.id AND w.lead_id = e.lead_id)
+    AND NOT EXISTS (SELECT FROM response JOIN request ON request.id = response.request_id
+                    JOIN dispatch own ON own.id = request.dispatch_id
+                    WHERE response.lead_id = e.lead_id AND response.delivery_id = d.id
+                    AND response.outcome <> 'retry' AND own.way = ANY (to_ways))
+$$;
+
+-- Nothing is sent before it was rendered, so this is the last moment at which a lead could come to travel twice.
+CREATE FUNCTION refuse_second_delivery() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = leadferry, pg_temp AS $$
+DECLARE
+    mine redelivery%ROWTYPE;
+    leads bigint[];
+    twice bigint;
+BEGIN
+    SELECT * INTO STRICT mine FROM redelivery WHERE delivery_id = NEW.id;
+    leads := ARRAY(SELECT e.lead_id FROM lot JOIN queue_entry e ON e.lot_id = lot.id WHERE lot.delivery_id = NEW.id
+                   AND NOT EXISTS (SELECT FROM withheld w WHERE w.delivery_id = NEW.id AND w.lead_id = e.lead_id));
+    SELECT count(*) INTO twice FROM standing(NEW.batch_no, mine.ways, leads, NEW.id) AS s
+        WHERE s.standing IN ('under_way', 'waiting') OR s.standing = 'delivered' AND NOT mine.include_delivered;
+    IF twice > 0 OR cardinality(leads) <> (SELECT count(DISTINCT one) FROM unnest(leads) AS one)
+       OR EXISTS (SELECT FROM still_to_send(NEW.batch_no, mine.ways, leads, NEW.id)) THEN
+        RAISE EXCEPTION 'leadferry: % leads of redelivery % wait, are under way or were delivered there', twice, NEW.id
+            USING ERRCODE = 'LF002';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER goes_nowhere_twice BEFORE UPDATE OF state ON delivery
+    FOR EACH ROW WHEN (NEW.kind = 'redelivery' AND OLD.state <> NEW.state AND NEW.state = 'rendered')
+    EXECUTE FUNCTION refuse_second_delivery();
