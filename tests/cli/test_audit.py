@@ -103,11 +103,13 @@ DEEDS = {
     "files get": [["1", "-o", "{here}/copy.csv"], ("file.get", "file 1")],
     "hold": [["daily", "--reason", "unpaid"], ("hold", "batch daily")],
     "leads cancel": [["2", "--batch", "daily", "--reason", "asked us"], ("lead.cancel", "lead 2")],
+    "leads edit": [["1", "--set", "n=7", "--reason", "misread"], ("lead.edit", "lead 1")],
     "leads hold": [["2", "--all", "--reason", "asked us"], ("lead.hold", "lead 2")],
     "leads import": [["{here}/leads.csv", "--flow", "auto"], ("leads.import", "flow auto")],
     "leads release": [["1", "--batch", "daily", "--reason", "paid"], ("lead.release", "lead 1")],
     "leads search": [["--where", "email=lead1@example.com"], ("lead.search", "leads")],
     "preview": [["daily", "-o", "{here}/preview"], ("batch.preview", "batch daily")],
+    "redeliver": [["on", "--to", "share", "--lead", "1"], ("delivery.redeliver", "batch on")],
     "resume": [["on", "--reason", "paid"], ("resume", "batch on")],
     "schedule --skip-next": [["daily", "--reason", "closed"], ("schedule.skip_next", "batch daily")],
     "schedule --keep-next": [["on", "--reason", "open"], ("schedule.keep_next", "batch on")],
@@ -121,7 +123,7 @@ def prepared(project, monkeypatch):
 
     def prepare(command):
         config = project / "config"
-        if command in {"batches disable", "resume", "schedule --keep-next"}:
+        if command in {"batches disable", "redeliver", "resume", "schedule --keep-next"}:
             text = BATCH.format(path=project / "inbox").replace("enabled: false", "enabled: true")
             (config / "batches" / "on.yaml").write_text(text)
         if command == "resume":

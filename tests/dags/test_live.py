@@ -284,6 +284,7 @@ def test_every_good_batch_file_is_a_dag_and_the_broken_one_is_told_with_file_and
         "import_leads",
         "leadferry_maintenance",
         "own_dag",
+        "redeliver_leads",
         *(f"batch_{batch_id}" for batch_id in BATCHES),
     }
     (error,) = live.import_errors

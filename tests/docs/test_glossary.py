@@ -39,7 +39,3 @@ def _exists(name):
         module, _, inside = name.rpartition(".")
         return hasattr(importlib.import_module(module), inside)
     return True
-
-
-def test_the_words_that_are_kept_for_later_are_not_used():
-    assert not re.search(r"\bredeliver", _CODE, re.IGNORECASE)

@@ -64,7 +64,9 @@ def redeliver(  # noqa: PLR0913  one parameter per option
         bool, typer.Option("--persist-edits", help="Change the leads for good.")
     ] = False,
     reason: Annotated[str | None, typer.Option(help="Why; stored with your name.")] = None,
-    mark: Annotated[bool, typer.Option(help="Put _R1 into names when leads go there again.")] = True,
+    unmarked: Annotated[
+        bool, typer.Option("--unmarked", help="Leave _R1 out of names, although leads go there again.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would go; change and send nothing.")
     ] = False,
@@ -96,7 +98,7 @@ def redeliver(  # noqa: PLR0913  one parameter per option
         "edits": changes(edit or []),
         "persist_edits": persist_edits,
         "reason": reason,
-        "mark": mark,
+        "mark": not unmarked,
         "dry_run": dry_run,
     }
     chosen, settlement = _run(params)
