@@ -79,6 +79,7 @@ FORM: dict[str, dict[str, Any]] = {
     "include_delivered": {**_SWITCH, "section": _SET_ASIDE},
     "skip_rules": {**_SWITCH, "section": _SET_ASIDE},
     "skip_dedupe": {**_SWITCH, "section": _SET_ASIDE},
+    "override_window": {**_SWITCH, "section": _SET_ASIDE},
     "assign_others": {**_SWITCH, "section": _SET_ASIDE},
     "mark": {"default": True, "type": "boolean", "section": _SET_ASIDE},
     "edits": {"default": None, "type": ["null", "object"], "section": _EDIT},

@@ -53,6 +53,9 @@ def redeliver(  # noqa: PLR0913  one parameter per option
         bool, typer.Option("--skip-rules", help="Also leads that do not meet the rules.")
     ] = False,
     skip_dedupe: Annotated[bool, typer.Option("--skip-dedupe", help="Also duplicates.")] = False,
+    override_window: Annotated[
+        bool, typer.Option("--override-window", help="Also outside business hours and in a blackout.")
+    ] = False,
     assign_others: Annotated[
         bool, typer.Option("--assign-others", help="Also leads of flows that the batch does not listen to.")
     ] = False,
@@ -94,6 +97,7 @@ def redeliver(  # noqa: PLR0913  one parameter per option
         "include_delivered": include_delivered,
         "skip_rules": skip_rules,
         "skip_dedupe": skip_dedupe,
+        "override_window": override_window,
         "assign_others": assign_others,
         "edits": changes(edit or []),
         "persist_edits": persist_edits,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -130,6 +130,7 @@ def _request(
         failed_rule=failing(batch, lead),
         failed_always=failing_always(batch, lead),
         dedupe=None if params.skip_dedupe else dedupe_of(batch, lead),
+        must_wait=_must_wait(batch, params, by),
         skip_rules=params.skip_rules,
         include_delivered=params.include_delivered,
         assign_others=params.assign_others,
@@ -143,6 +144,13 @@ def _request(
         file=file if params.as_sent else None,
         mark=params.mark,
     )
+
+
+def _must_wait(batch: Batch, params: Redeliver, by: ByHand) -> ColumnElement[bool] | None:
+    quiet = batch.select.quiet_hours
+    if quiet is None or params.override_window:
+        return None
+    return quiet.must_wait(lead, max(by.at, datetime.now(tz=UTC)), otherwise=batch.timezone)
 
 
 def _wanted(database: Database, batch: Batch, params: Redeliver, file: StoredFile | None) -> Wanted:

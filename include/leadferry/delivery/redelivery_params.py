@@ -137,6 +137,11 @@ class Redeliver(BaseModel):
         title="Skip the search for duplicates",
         description="Also leads that are duplicates of others by the batch's `dedupe`.",
     )
+    override_window: StrictBool = Field(
+        default=False,
+        title="Outside business hours",
+        description="Send at once, also outside the recipient's business hours, in a blackout and in leads' quiet hours.",
+    )
     assign_others: StrictBool = Field(
         default=False,
         title="Assign other leads",

@@ -13,7 +13,8 @@ from leadferry.delivery.redelivery import ByHand, claim_redelivery
 from leadferry.delivery.redelivery_params import Redeliver
 from leadferry.delivery.render import render
 from leadferry.delivery.settle import settle
-from leadferry.errors import DeliveryError, LeadferryError
+from leadferry.errors import DeliveryError, DepartureRefusedError, LeadferryError
+from leadferry.schedule.opening import closed
 from leadferry.store.database import Database
 from leadferry.store.ledger import Settlement
 from leadferry.store.redelivery import Chosen
@@ -39,6 +40,8 @@ def redeliver_now(
     Raises:
         LeadferryError: nothing was claimed, or the files could not be written; says why.
     """
+    if not params.dry_run:
+        _refuse_closed(batch, params)
     by = ByHand(run_id=f"redeliver__{uuid.uuid4()}", at=datetime.now(UTC), actor=actor)
     chosen = claim_redelivery(database, batch, params, by)
     if params.dry_run or chosen.delivery_id is None:
@@ -52,3 +55,15 @@ def redeliver_now(
         settle(database, archive, chosen.delivery_id)
         raise
     return chosen, settle(database, archive, chosen.delivery_id)
+
+
+def _refuse_closed(batch: Batch, params: Redeliver) -> None:
+    """Refuse what a run of the DAG would wait for: a command ends at once."""
+    if batch.schedule == "manual" or params.override_window:
+        return
+    found = closed(batch.schedule, datetime.now(UTC), timezone=batch.timezone)
+    if found is not None:
+        raise DepartureRefusedError(
+            f"Nothing is sent to {params.destination!r} now: {found.reason}",
+            hint="Say --override-window, or trigger the DAG redeliver_leads, which waits until it may",
+        )

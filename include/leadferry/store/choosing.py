@@ -102,6 +102,8 @@ class Request:
     failed_always: ColumnElement[Any] | None = None
     """The same for what nobody can set aside: the recipient's own rules, and consent."""
     dedupe: Dedupe | None = None
+    must_wait: ColumnElement[bool] | None = None
+    """SQL on the table `lead`: whether it is night where the lead is, and nobody may be delivered."""
     skip_rules: bool = False
     include_delivered: bool = False
     assign_others: bool = False
@@ -182,7 +184,7 @@ class Chooser:
         )
         rows = select(
             lead.c.id, lead.c.received_at, stands.c.standing, stands.c.delivery_id, stands.c.waits,
-            case((stands.c.in_queue, null()), else_=self._why_not_assigned()),
+            func.coalesce(self._night(), case((stands.c.in_queue, null()), else_=self._why_not_assigned())),
         ).select_from(stands).join(lead, lead.c.id == stands.c.lead_id)  # fmt: skip
         rows = rows.where(*self._conditions_on_standing(stands))
         names = ["lead_id", "received_at", "standing", "delivery_id", "waits", "left_out"]
@@ -245,6 +247,12 @@ class Chooser:
             came_back = (stands.c.standing == LeadStanding.WAITING) & stands.c.delivery_id.is_not(None)
             conditions.append(or_(stands.c.standing == LeadStanding.FAILED, came_back))
         return conditions
+
+    def _night(self) -> ColumnElement[Any]:
+        """Say that a lead waits for its morning; NULL when it need not."""
+        if self.request.must_wait is None:
+            return cast(null(), Text)
+        return case((self.request.must_wait, literal("in quiet hours (override_window)")))
 
     def _why_not_assigned(self) -> ColumnElement[Any]:
         """Say why a lead that is in no queue of this batch is left out; NULL when it may be assigned."""
