@@ -177,6 +177,7 @@ def test_no_batch_starts_paused_because_the_file_says_whether_it_departs(config)
 # --- the trigger form --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.req("C33")
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -275,6 +276,7 @@ def test_a_factor_of_one_means_that_delays_do_not_grow(config):
     assert {task.retry_exponential_backoff for task in dag.tasks} == {0}
 
 
+@pytest.mark.req("C34")
 def test_each_destination_host_has_its_pool_and_the_other_tasks_use_the_default_one(config):
     pools = {task.task_id: task.pool for task in config.dag().tasks}
 
@@ -298,7 +300,7 @@ def test_only_ids_are_handed_to_the_tasks(config):
 # --- broken files ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("F09")
+@pytest.mark.req("F09", "C25")
 def test_a_broken_file_among_five_leaves_four_dags_and_one_error_with_file_and_line(config):
     for number in range(4):
         config.add(f"good_{number}")

@@ -114,7 +114,7 @@ def test_what_cannot_be_meant_is_refused_with_the_place_and_the_way_out(written,
     assert message in first["msg"]
 
 
-@pytest.mark.req("R033")
+@pytest.mark.req("R033", "C06")
 @pytest.mark.parametrize(
     ("written", "message"),
     [
@@ -161,7 +161,7 @@ def test_a_manual_batch_has_no_departures():
     assert latest_departure("manual", timezone="UTC", by=utc("2026-01-01")) is None
 
 
-@pytest.mark.req("R023")
+@pytest.mark.req("R023", "C06")
 def test_nine_in_new_york_is_another_instant_in_summer():
     found = departures(timed("09:00"), timezone="America/New_York", after=utc("2026-03-06T15:00"))
     assert [one.utc for one in islice(found, 3)] == [
@@ -293,7 +293,7 @@ def around(timezone: str, wall: str) -> tuple[datetime, list[Departure]]:
     return local, planned(timed(f"{local:%H:%M}"), timezone, start=noon - span, end=noon + span)
 
 
-@pytest.mark.req("R035")
+@pytest.mark.req("R035", "C06")
 @pytest.mark.parametrize(("timezone", "wall", "instant"), GAPS)
 def test_a_time_that_does_not_exist_departs_once_at_the_first_instant_after_the_gap(timezone, wall, instant):
     local, found = around(timezone, wall)
@@ -304,7 +304,7 @@ def test_a_time_that_does_not_exist_departs_once_at_the_first_instant_after_the_
     assert [one.note for one in found if one is not shifted] == [""] * (len(found) - 1)
 
 
-@pytest.mark.req("R035")
+@pytest.mark.req("R035", "C06")
 @pytest.mark.parametrize(("timezone", "wall", "instant"), FOLDS)
 def test_a_time_that_comes_twice_departs_once_the_first_time(timezone, wall, instant):
     local, found = around(timezone, wall)

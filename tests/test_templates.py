@@ -117,13 +117,14 @@ def test_the_variables_are_exactly_the_documented_ones_and_of_the_promised_type(
     assert {f"{group}.{name}" for group, names in VARIABLES.items() for name in names} == EXPECTED.keys()
 
 
-@pytest.mark.req("R091")
+@pytest.mark.req("R091", "C20")
 def test_the_documented_file_name_is_rendered():
     text = "{{ batch.name }}_{{ delivery.date }}_{{ lead.count }}.csv"
 
     assert file_name(text, values()) == "Acme Auto_2026-11-22_15.csv"
 
 
+@pytest.mark.req("C06", "C20")
 @pytest.mark.parametrize(
     ("start", "end", "zone", "expected"),
     [

@@ -139,7 +139,7 @@ def test_a_clock_that_went_back_repeats_nothing():
     assert info.run_after == utc("2026-05-07T09:00")
 
 
-@pytest.mark.req("R035")
+@pytest.mark.req("R035", "C06")
 @pytest.mark.parametrize(("start", "nights"), [("2026-03-06T12:00", "gap"), ("2026-10-30T12:00", "fold")])
 def test_half_past_two_runs_once_on_each_night_and_its_windows_tile_them(start, nights):
     clock = "02:30" if nights == "gap" else "01:30"
@@ -235,6 +235,7 @@ def test_a_backfill_ends_at_its_last_day():
 # --- runs by hand ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.req("C32")
 def test_a_run_by_hand_stands_for_the_time_since_the_last_departure():
     asked = utc("2026-05-06T15:20:30")
     assert timetable().infer_manual_data_interval(run_after=asked) == window(
@@ -242,6 +243,7 @@ def test_a_run_by_hand_stands_for_the_time_since_the_last_departure():
     )
 
 
+@pytest.mark.req("C32")
 def test_a_run_by_hand_at_the_very_moment_of_a_departure_stands_for_the_same_window():
     asked = utc("2026-05-06T09:00")
     assert timetable().infer_manual_data_interval(run_after=asked) == window(
@@ -448,7 +450,7 @@ def test_a_new_batch_makes_up_for_nothing_although_it_asks_for_each():
     assert following(asked, None).run_after == utc("2026-05-07T09:00")
 
 
-@pytest.mark.req("R043", "F60")
+@pytest.mark.req("R043", "F60", "C34")
 def test_the_spread_of_a_batch_survives_being_stored_and_differs_between_batches():
     minutes = set()
     for number in range(8):

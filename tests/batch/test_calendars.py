@@ -79,7 +79,7 @@ def this_year() -> int:
 # --- where closed days come from ------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("R037")
+@pytest.mark.req("R037", "C31")
 def test_holidays_of_a_country_reach_five_years_ahead_and_one_back(config):
     calendar = config.calendar("closed: [{country: US}]")
     years = {day.year for day in calendar.closed}
@@ -210,7 +210,7 @@ def test_an_open_day_wins_over_weekend_and_holiday(config):
 # --- what departures make of it ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("R036")
+@pytest.mark.req("R036", "C31")
 @pytest.mark.parametrize(
     ("policy", "days"),
     [
@@ -237,7 +237,7 @@ def test_a_short_week_departs_on_thursday(config):
     assert found[0].note == "Fri 2026-07-03 is closed (Independence Day), so the previous open day"
 
 
-@pytest.mark.req("R029")
+@pytest.mark.req("R029", "C31")
 def test_the_last_business_day_moves_once_more_when_it_is_a_holiday(config):
     config.write("calendars/own.yaml", "closed: [{dates: 2026-05-29, name: Outing}]")
     plain = config.batch('{at: ["09:00"], on: {month: last business day}}')
@@ -295,7 +295,7 @@ def test_what_is_due_in_a_blackout_goes_once_at_its_end(config):
     assert "is in a blackout (move of the data centre), postponed to its end" in found[0].note
 
 
-@pytest.mark.req("R043")
+@pytest.mark.req("R043", "C34")
 def test_twenty_batches_at_nine_are_spread_over_ten_minutes_always_alike(config):
     text = '{at: ["09:00"], spread: 10m}'
     offsets = [config.batch(text, name=f"b{n}").schedule.offset(f"b{n}") for n in range(20)]

@@ -90,7 +90,7 @@ class DestinationContract:
         assert receipt.location.endswith("leads.csv")
         assert harness.remains() == []
 
-    @pytest.mark.req("F02")
+    @pytest.mark.req("F02", "C01")
     def test_sending_it_again_leaves_one_and_gives_a_receipt(self, harness, parcel, content, next_try):
         send(harness.destination, parcel)
         receipt = send(harness.destination, next_try(parcel))
@@ -108,7 +108,7 @@ class DestinationContract:
         send(harness.destination, parcel)
         assert hashlib.sha256(content).hexdigest() == find(harness.destination, parcel).sha256
 
-    @pytest.mark.req("F03")
+    @pytest.mark.req("F03", "C01")
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize("asked", [True, False], ids=["after a look", "without a look"])
     def test_a_crash_around_the_final_name_leaves_exactly_one_after_the_next_try(  # noqa: PLR0913, PLR0917  (fixtures)
@@ -147,7 +147,7 @@ class DestinationContract:
         send(harness.destination, parcel)
         assert before == harness.remains()
 
-    @pytest.mark.req("R143", "R137")
+    @pytest.mark.req("R143", "R137", "C07")
     def test_a_transfer_that_breaks_in_the_middle_shows_nothing_and_the_next_try_leaves_exactly_one(
         self, harness, parcel, content, next_try
     ):
@@ -158,6 +158,7 @@ class DestinationContract:
         assert {"leads.csv": content} == harness.visible()
         assert harness.remains() == []
 
+    @pytest.mark.req("C27")
     @pytest.mark.parametrize("other", [b"somebody's", b"same size"], ids=["other size", "same size"])
     @pytest.mark.parametrize("ask", [send, find])
     def test_other_bytes_under_the_name_are_a_conflict_and_stay(self, harness, make_parcel, other, ask):
@@ -168,12 +169,13 @@ class DestinationContract:
         assert {"leads.csv": other} == harness.visible()
         assert harness.remains() == []
 
+    @pytest.mark.req("C27")
     def test_the_same_bytes_under_the_name_count_as_delivered(self, harness, parcel, content):
         harness.put("leads.csv", content)
         assert len(content) == send(harness.destination, parcel).size
         assert {"leads.csv": content} == harness.visible()
 
-    @pytest.mark.req("R137")
+    @pytest.mark.req("R137", "C07")
     def test_a_watcher_never_sees_a_part_under_the_final_name(self, harness, parcel, content):
         seen, done = [harness.visible()], threading.Event()
 
@@ -194,7 +196,7 @@ class DestinationContract:
             assert all(view in ({}, {"leads.csv": content}) for view in seen)
         assert all(content.startswith(view.get("leads.csv", b"")) for view in seen)
 
-    @pytest.mark.req("R142", "R200")
+    @pytest.mark.req("R142", "R200", "C10")
     def test_no_permission_is_said_and_not_tried_again(self, harness, parcel):
         with harness.forbidden(), pytest.raises(AccessDeniedError) as caught:
             send(harness.destination, parcel)
@@ -254,7 +256,7 @@ class DestinationContract:
 class FileStoreContract(DestinationContract):
     """What is more to expect where files stand under names (`leadferry.destinations.base.FileStore`)."""
 
-    @pytest.mark.req("F53")
+    @pytest.mark.req("F53", "C08")
     @pytest.mark.parametrize("other", [b"somebody's", b"same size"], ids=["other size", "same size"])
     def test_overwriting_replaces_other_bytes_and_only_when_it_sends(self, harness, make_parcel, other):
         parcel = make_parcel(b"our bytes")
@@ -267,7 +269,7 @@ class FileStoreContract(DestinationContract):
         assert harness.visible() == {"leads.csv": b"our bytes", "others.csv": b"stays"}
         assert harness.remains() == []
 
-    @pytest.mark.req("F53")
+    @pytest.mark.req("F53", "C27")
     def test_overwriting_finds_what_it_sent_and_sends_it_once(self, harness, parcel, content, next_try):
         harness.put("leads.csv", b"yesterday's")
         send(harness.overwriting, parcel)

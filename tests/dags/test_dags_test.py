@@ -39,6 +39,7 @@ def deliveries(airflow):
     return rows(airflow.database, "SELECT count(*) FROM delivery")[0][0]
 
 
+@pytest.mark.req("C33")
 @pytest.mark.parametrize(
     ("conf", "told"),
     [({"limt": 3}, "limt"), ({"limit": 0}, "limit")],

@@ -278,7 +278,7 @@ def test_the_watchdog_runs_by_itself_and_knows_of_the_file_that_cannot_be_loaded
 # --- what must go well -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("R001", "F09")
+@pytest.mark.req("R001", "F09", "C25")
 def test_every_good_batch_file_is_a_dag_and_the_broken_one_is_told_with_file_and_line(live):
     assert live.dag_ids == {
         "import_leads",
@@ -429,7 +429,7 @@ def test_the_search_finds_the_leads_where_they_belong(live):
     assert CANARY in tables(live, live.airflow.store)
 
 
-@pytest.mark.req("F11", "R228")
+@pytest.mark.req("F11", "R228", "C26")
 def test_no_lead_is_in_airflows_database(live):
     kept = tables(live, live.airflow.metadata)
 
@@ -438,7 +438,7 @@ def test_no_lead_is_in_airflows_database(live):
     assert CANARY not in kept
 
 
-@pytest.mark.req("F11", "R228")
+@pytest.mark.req("F11", "R228", "C26")
 def test_no_lead_is_in_a_log_or_in_anything_else_on_disk(live):
     left = files(live.airflow.folder, but=("archive", "inbox"))
 
@@ -449,7 +449,7 @@ def test_no_lead_is_in_a_log_or_in_anything_else_on_disk(live):
     assert holding(left, CANARY) == []
 
 
-@pytest.mark.req("R219")
+@pytest.mark.req("R219", "C26")
 @pytest.mark.parametrize("password", [PASSWORD, WRONG_PASSWORD], ids=["right", "wrong"])
 def test_no_password_is_in_airflows_database_in_a_log_in_the_store_or_in_an_archived_file(live, password):
     assert holding(files(live.airflow.folder), password) == []

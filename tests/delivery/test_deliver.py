@@ -74,6 +74,7 @@ def test_a_destination_gets_only_the_files_it_asks_for(ferry, inbox, tmp_path):
     assert [path.name for path in (tmp_path / "json").iterdir()] == ["leads.json"]
 
 
+@pytest.mark.req("C01")
 def test_delivering_again_sends_nothing(ferry, inbox):
     add_leads(ferry.database)
     claimed = ferry.rendered(make_batch(destinations=[folder(inbox)]))
@@ -113,6 +114,7 @@ def test_an_attempt_that_cannot_even_connect_is_recorded_too(ferry, connect, tmp
     assert ferry.attempts() == [("sftp", 1, "failed", "refused")]
 
 
+@pytest.mark.req("C21")
 def test_of_one_that_fails_and_one_that_confirms_only_the_failed_one_is_tried_again(ferry, inbox, tmp_path):
     leads = add_leads(ferry.database, 3)
     batch = make_batch(destinations=[folder(tmp_path / "good", id="good"), {**blocked(inbox), "id": "bad"}])
@@ -150,6 +152,7 @@ def test_leads_of_a_delivery_that_failed_are_back_in_their_old_place(ferry, inbo
     assert [path.name for path in inbox.iterdir()] == ["acme_2.csv"]
 
 
+@pytest.mark.req("C30")
 def test_a_run_that_is_cleared_after_its_delivery_failed_delivers_the_leads_once(ferry, inbox):
     add_leads(ferry.database, 3)
     batch = make_batch(destinations=[blocked(inbox)])
@@ -186,7 +189,7 @@ def test_a_parcel_that_fails_does_not_keep_the_next_from_being_sent(ferry, inbox
 # --- outcomes that nobody knows
 
 
-@pytest.mark.req("F03")
+@pytest.mark.req("F03", "C01")
 def test_a_mail_cut_after_its_data_is_held_told_and_never_sent_again(ferry, mail, tmp_path, connect):
     leads = add_leads(ferry.database, 3)
     batch = make_batch(
@@ -218,7 +221,7 @@ def test_a_mail_cut_after_its_data_is_held_told_and_never_sent_again(ferry, mail
     assert (ended.state, waiting(ferry.database)) == (DeliveryState.FAILED, leads)
 
 
-@pytest.mark.req("F03")
+@pytest.mark.req("F03", "C22")
 @pytest.mark.parametrize("turn", [0, 1])
 def test_a_mail_of_unknown_outcome_does_not_keep_the_other_recipient_from_getting_theirs(ferry, mail, turn):
     """Whichever of the two is first in line."""

@@ -15,7 +15,7 @@ from leadferry.states import DeliveryState
 EMAIL, LEAD = {"to": "Email", "from": "email"}, {"to": "Lead", "from": "id"}
 
 
-@pytest.mark.req("R006")
+@pytest.mark.req("R006", "C29")
 def test_a_changed_column_list_is_used_by_the_next_run_not_by_a_run_already_claimed(ferry, tmp_path):
     add_leads(ferry.database)
     before = make_batch(fields=[EMAIL, LEAD], destinations=[folder(tmp_path / "inbox")])
@@ -53,7 +53,7 @@ def test_the_frozen_configuration_is_the_batch(ferry):
     assert type(batch).model_validate(frozen) == batch
 
 
-@pytest.mark.req("F04")
+@pytest.mark.req("F04", "C04")
 def test_with_nothing_to_deliver_the_policy_skip_skips(ferry):
     leads = add_leads(ferry.database, 2)
     claimed = ferry.extract(make_batch(empty="skip", conditions={"min_leads": 3}))
@@ -61,7 +61,7 @@ def test_with_nothing_to_deliver_the_policy_skip_skips(ferry):
     assert waiting(ferry.database) == leads
 
 
-@pytest.mark.req("F04")
+@pytest.mark.req("F04", "C04")
 def test_with_nothing_to_deliver_the_policy_header_only_delivers_a_file_without_leads(ferry, tmp_path):
     settled = ferry.carry(make_batch(empty="header_only", destinations=[folder(tmp_path / "inbox")]))
     assert (settled.state, settled.included) == (DeliveryState.DELIVERED, 0)
@@ -69,7 +69,7 @@ def test_with_nothing_to_deliver_the_policy_header_only_delivers_a_file_without_
     assert file.read_text() == "Lead,Email\n"
 
 
-@pytest.mark.req("F04")
+@pytest.mark.req("F04", "C04")
 def test_with_nothing_to_deliver_the_policy_notice_skips_and_mails(ferry, mail):
     batch = make_batch(empty="notice", notify={"empty": ["ops@example.com", "sales@example.com"]})
     claimed = ferry.extract(batch)
@@ -82,7 +82,7 @@ def test_with_nothing_to_deliver_the_policy_notice_skips_and_mails(ferry, mail):
     assert "no lead waits that may go" in messages(mail)[0][2]
 
 
-@pytest.mark.req("F04")
+@pytest.mark.req("F04", "C04")
 def test_with_nothing_to_deliver_the_policy_fail_fails_and_the_leads_stay(ferry):
     leads = add_leads(ferry.database, 2)
     with pytest.raises(
@@ -123,6 +123,7 @@ def test_a_departure_of_the_timetable_leaves_no_audit_row(ferry):
     assert scalars(ferry.database, "SELECT count(*) FROM audit") == [0]
 
 
+@pytest.mark.req("C33")
 @pytest.mark.parametrize(
     "params", [{"limit": 0}, {"limit": "5"}, {"order": "best"}, {"lmit": 5}, {"test": 1}]
 )
@@ -131,7 +132,7 @@ def test_parameters_that_cannot_be_meant_are_named(params):
         DeliverNow.parse(params)
 
 
-@pytest.mark.req("F12")
+@pytest.mark.req("F12", "C05")
 def test_leads_of_a_worker_that_died_go_with_the_next_departure_once_the_lease_is_over(ferry):
     leads = add_leads(ferry.database, 3)
     dead = ferry.extract(make_batch())

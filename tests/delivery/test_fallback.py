@@ -43,7 +43,7 @@ def three(tmp_path, *, broken, **keys):
 # --- what counts as delivered
 
 
-@pytest.mark.req("F39")
+@pytest.mark.req("F39", "C21")
 def test_of_three_that_one_refuses_two_have_a_receipt_and_only_the_failed_one_is_tried_again(ferry, tmp_path):
     add_leads(ferry.database, 3)
     batch, folders = three(tmp_path, broken={"two"})

@@ -40,7 +40,7 @@ def test_what_changed_is_said_by_the_columns_labels(ferry, fields, told):
     assert (str(found) if found else None) == told
 
 
-@pytest.mark.req("F33")
+@pytest.mark.req("F33", "C29")
 def test_with_acknowledge_leads_wait_until_somebody_said_so(ferry):
     delivered_once(ferry, "acknowledge")
     changed = guarded("acknowledge", LEAD, UPPER)
@@ -88,7 +88,7 @@ def test_a_test_is_not_held_up(ferry):
     assert claimed.included == 2
 
 
-@pytest.mark.req("F21")
+@pytest.mark.req("F21", "C03")
 def test_a_cap_that_is_reached_says_so_by_mail(ferry, mail):
     from leadferry.delivery.notices import tell_caps
 

@@ -6,7 +6,13 @@ from batches import add_leads, execute, folder, make_batch, rows, scalars, waiti
 from ferry import SFTP, email, messages
 from leadferry.delivery.notices import tell_outcome, tell_unsettled
 from leadferry.delivery.params import DeliverNow
-from leadferry.errors import AuthenticationError, DestinationSuspendedError, StoreError, StoreUnavailableError
+from leadferry.errors import (
+    AuthenticationError,
+    DestinationSuspendedError,
+    RenderError,
+    StoreError,
+    StoreUnavailableError,
+)
 from leadferry.states import DeliveryState
 from leadferry.store import history, suspensions
 
@@ -256,7 +262,30 @@ def history_of(ferry, settlement):
     return ledger.get_delivery(ferry.database, settlement.delivery_id)
 
 
-@pytest.mark.req("F36", "R199")
+@pytest.mark.req("C24", "F08")
+@pytest.mark.parametrize("why", ["a destination that fails", "a file that cannot be rendered"])
+def test_of_a_failure_operators_hear_and_the_recipient_hears_nothing(ferry, inbox, mail, why):
+    add_leads(ferry.database)
+    wrong = {"to": "N", "from": "email", "transform": [{"number": {"decimals": 1}}]}
+    failing = {"destinations": [blocked(inbox), email(BUYER, fallback_for="drop")]}
+    mail.faults.rcpt[BUYER] = "451 4.3.0 later"
+    if why == "a file that cannot be rendered":
+        failing = {"destinations": [email(BUYER)], "fields": [wrong]}
+        mail.faults.rcpt.clear()
+    batch = make_batch(**failing, **TOLD)
+    claimed = ferry.extract(batch)
+    if why == "a destination that fails":
+        settled = ferry.carry(batch)
+    else:
+        with pytest.raises(RenderError):
+            ferry.render(claimed)
+        settled = ferry.settle(claimed)
+    assert not tell_outcome(ferry.database, history_of(ferry, settled), settled)
+    mail.faults.rcpt.clear()
+    assert [to for to, *_ in messages(mail)] == [OPS]
+
+
+@pytest.mark.req("F36", "R199", "C03")
 def test_a_failure_is_told_in_one_mail_with_what_is_suspended_and_the_recovery_in_another(ferry, inbox, mail):
     add_leads(ferry.database)
     batch = make_batch(
@@ -307,6 +336,7 @@ def needs_attention(ferry):
     return [(one["id"], one["why"]) for one in history.needs_attention(ferry.database)]
 
 
+@pytest.mark.req("C21")
 def test_deliveries_that_wait_for_a_person_are_listed(ferry, inbox, tmp_path, mail):
     add_leads(ferry.database)
     partial = ferry.carry(make_batch(destinations=[blocked(inbox), folder(tmp_path / "one", id="one")]))

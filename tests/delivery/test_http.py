@@ -225,6 +225,7 @@ def test_a_multipart_upload_has_the_file_in_a_form(ferry, buyer):
     assert file.get_payload(decode=True).startswith(b"Lead,Email")
 
 
+@pytest.mark.req("C02")
 def test_a_file_that_is_refused_gives_the_leads_back(ferry, buyer):
     leads = add_leads(ferry.database, 3)
     buyer.usual = Response(status=422, body=b"bad header")

@@ -29,7 +29,7 @@ print(json.dumps({"included": claim.included, "rows": file.rows, "size": file.si
 """
 
 
-@pytest.mark.req("R236", "F58")
+@pytest.mark.req("R236", "F58", "C19")
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc: needs Linux")
 def test_a_million_leads_are_rendered_under_a_fixed_ceiling(database, store_url, tmp_path):
     with database.transaction() as connection:

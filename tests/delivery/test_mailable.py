@@ -68,7 +68,7 @@ def test_a_mail_that_is_small_enough_is_left_as_it_is(ferry, mail, leads):
     assert leads_in(attached(message)["acme_1.csv"]) == leads
 
 
-@pytest.mark.req("F40", "R114", "R202")
+@pytest.mark.req("F40", "R114", "R202", "C12")
 def test_the_encoded_size_counts_and_zip_comes_first(ferry, mail, database, leads):
     """The file alone is under the limit; in a mail it is not."""
     size = 300 * (len(WIDE["note"].encode()) + 25)
@@ -179,7 +179,7 @@ def test_what_a_remedy_made_is_stored_once_for_all_recipients(ferry, mail, datab
     assert first == second
 
 
-@pytest.mark.req("R109", "F39")
+@pytest.mark.req("R109", "F39", "C22")
 @pytest.mark.parametrize("mode", ["one_per_recipient", "bcc", "together"])
 def test_only_the_refused_recipient_is_tried_again(ferry, mail, database, mode):
     add_leads(database, 2)

@@ -76,7 +76,7 @@ def numbers(path):
         return [row["N"] for row in csv.DictReader(text)]
 
 
-@pytest.mark.req("R094", "F17")
+@pytest.mark.req("R094", "F17", "C18")
 def test_2500_leads_in_parts_of_1000_are_three_numbered_files_without_loss(carry, inbox, database):
     settled = carry({"name": "{{ file.part }}_of_{{ file.parts }}.csv", "split": {"rows": 1000}})
     assert settled.state is DeliveryState.DELIVERED
@@ -197,7 +197,7 @@ def test_manifest_checksum_and_marker_tell_of_the_files_and_come_last(carry, inb
     assert (inbox / "all.done").read_bytes() == b""
 
 
-@pytest.mark.req("F15")
+@pytest.mark.req("F15", "C07")
 def test_a_manifest_never_announces_what_is_not_there(carry, inbox):
     inbox.mkdir()
     (inbox / "2.csv").write_text("something else")

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import text
 
 from batches import add_leads, carried, folder, kept_back, make_batch
 from leadferry.archive import Archive
+from leadferry.delivery.extract import Trigger, extract
 from leadferry.delivery.render import render
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryState
@@ -137,6 +139,7 @@ def _copy_of_the_store(database):
     return Database(url.set(database=name).render_as_string(hide_password=False))
 
 
+@pytest.mark.req("C04")
 def test_a_delivery_of_which_every_lead_is_withheld_is_skipped_and_sends_nothing(ferry, tmp_path):
     add_leads(ferry.database, 3)
     fields = [
@@ -151,3 +154,20 @@ def test_a_delivery_of_which_every_lead_is_withheld_is_skipped_and_sends_nothing
         "every lead was withheld",
     )
     assert not (tmp_path / "inbox").exists()
+
+
+@pytest.mark.req("C20", "C06")
+@pytest.mark.parametrize(
+    ("zone", "day"), [("America/New_York", "2026-01-30"), ("UTC", "2026-01-31"), ("Asia/Tokyo", "2026-01-31")]
+)
+def test_a_files_name_has_the_day_on_which_it_departs_at_the_recipients(ferry, tmp_path, zone, day):
+    """Ten at night in New York is the next day in UTC."""
+    add_leads(ferry.database, 2)
+    named = {"name": "{{ batch.id }}_{{ delivery.date }}_{{ lead.count }}.csv", "format": {"type": "csv"}}
+    batch = make_batch(timezone=zone, files=[named], destinations=[folder(tmp_path / "inbox")])
+    claimed = extract(
+        ferry.database, batch, Trigger(run_id="run-1", departs_at=datetime(2026, 1, 31, 3, 0, tzinfo=UTC))
+    )
+    ferry.render(claimed)
+    ferry.deliver(claimed, "drop")
+    assert [path.name for path in (tmp_path / "inbox").iterdir()] == [f"acme_{day}_2.csv"]

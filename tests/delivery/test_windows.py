@@ -95,7 +95,7 @@ def test_a_lead_that_comes_late_goes_with_the_next_window_and_only_with_it(datab
     assert waiting(database) == []
 
 
-@pytest.mark.req("R052", "R051")
+@pytest.mark.req("R052", "R051", "C30", "C32")
 def test_a_departure_by_hand_within_the_week_takes_what_is_there_and_the_friday_the_rest(database):
     early, rest = (add_leads(database, received_at=local(day)) for day in (5, 8))
     by_hand = depart(database, weekly(), local(7, "12:00"), actor="dana")

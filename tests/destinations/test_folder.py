@@ -203,7 +203,7 @@ def test_a_folder_that_may_not_be_written_is_found_empty_not_failed(parcel):
 LARGE = 200_000_000
 
 
-@pytest.mark.req("F01", "F05", "R143")
+@pytest.mark.req("F01", "F05", "R143", "C01")
 def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_file_after_the_next_try(
     tmp_path,
 ):

@@ -250,7 +250,7 @@ def test_implicit_tls(tmp_path, connect, parcel, content):
         assert receipt.location.startswith("ftps://")
 
 
-@pytest.mark.req("R136")
+@pytest.mark.req("R136", "C11")
 def test_every_data_connection_is_protected_and_resumes_the_session(harness, parcel, next_try):
     send(harness.destination, parcel)
     send(harness.destination, next_try(parcel))
@@ -261,7 +261,7 @@ def test_every_data_connection_is_protected_and_resumes_the_session(harness, par
     assert all(faults.resumed)
 
 
-@pytest.mark.req("R136", "R218")
+@pytest.mark.req("R136", "R218", "C11")
 def test_nothing_secret_is_said_before_tls(harness, parcel):
     send(harness.destination, parcel)
     verbs = [one.split()[0] for one in harness.server.faults.seen]
@@ -281,7 +281,7 @@ def test_a_server_without_tls_gets_nothing(harness, parcel, command):
         assert not [one for one in harness.server.faults.seen if one.startswith(("USER", "PASS"))]
 
 
-@pytest.mark.req("F10", "R136")
+@pytest.mark.req("F10", "R136", "C11")
 def test_a_certificate_of_an_unknown_authority_is_refused(harness, connect, parcel, tmp_path):
     other = certificates(tmp_path / "state" / "..", name="other")
     connect("buyer", harness.server.announcement(), extra={"ca_file": str(other)})
@@ -290,7 +290,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused(harness, connect, parc
     assert not [one for one in harness.server.faults.seen if one.startswith(("USER", "PASS"))]
 
 
-@pytest.mark.req("F10", "R136")
+@pytest.mark.req("F10", "R136", "C11")
 def test_a_certificate_for_another_host_is_refused(tmp_path, connect, parcel):
     with harbour(tmp_path, connect) as made:
         connect("buyer", made.server.announcement(), host="127.0.0.3", port=made.server.port)
@@ -390,7 +390,7 @@ def test_active_mode_over_tls_by_the_connections_extra(tmp_path, connect, parcel
         assert any(one.startswith("PORT") for one in server.faults.seen)
 
 
-@pytest.mark.req("R134")
+@pytest.mark.req("R134", "C10")
 def test_a_missing_directory_is_said_or_made(harness, parcel, content):
     missing = harness.destination.model_copy(update={"directory": "/inbound/{{ delivery.date }}/new"})
     with pytest.raises(NoSuchPathError):
@@ -400,7 +400,7 @@ def test_a_missing_directory_is_said_or_made(harness, parcel, content):
     assert content == (harness.folder / "2026-01-31/new/leads.csv").read_bytes()
 
 
-@pytest.mark.req("R142")
+@pytest.mark.req("R142", "C10")
 def test_a_directory_that_may_not_be_made_is_said(harness, parcel):
     harness.server.faults.denies = True
     missing = harness.destination.model_copy(update={"directory": "/inbound/new", "create_directory": True})
@@ -474,7 +474,7 @@ def test_an_unknown_encoding_is_refused():
         Ftp(id="a", connection="b", encoding="latin-one")
 
 
-@pytest.mark.req("F05")
+@pytest.mark.req("F05", "C08")
 def test_a_server_that_does_not_replace_gets_the_old_file_removed_first(harness, parcel, content):
     harness.put("leads.csv", b"yesterday's")
     harness.server.faults.rename = "never replaces"
@@ -483,7 +483,7 @@ def test_a_server_that_does_not_replace_gets_the_old_file_removed_first(harness,
     assert {"leads.csv": content} == harness.visible()
 
 
-@pytest.mark.req("F05")
+@pytest.mark.req("F05", "C08")
 def test_a_server_that_never_renames_fails_and_keeps_nothing(harness, parcel, content):
     harness.server.faults.rename = "fails"
     with pytest.raises(AccessDeniedError):
@@ -494,7 +494,7 @@ def test_a_server_that_never_renames_fails_and_keeps_nothing(harness, parcel, co
     assert {"leads.csv": content, "leads.csv.done": b""} == harness.everything()
 
 
-@pytest.mark.req("F05")
+@pytest.mark.req("F05", "C09")
 def test_a_server_that_renames_and_answers_with_a_failure_has_the_file(harness, parcel, content):
     harness.server.faults.rename = "done but fails"
     send(harness.destination, parcel)
@@ -512,7 +512,7 @@ def test_temporary_names_begin_and_end_as_the_server_wants(harness, parcel, cont
     assert stored.endswith(".1.txt")
 
 
-@pytest.mark.req("F05")
+@pytest.mark.req("F05", "C07")
 def test_the_marker_comes_after_the_file_and_is_asked_for(harness, parcel, content):
     marked = harness.destination.model_copy(
         update={"publish": "direct_with_marker", "marker": "{{ file.name }}.ok"}
@@ -553,7 +553,7 @@ def test_keys_that_do_not_fit_are_refused_when_the_file_is_read(keys, told):
         Ftp(id="a", connection="b", **keys)
 
 
-@pytest.mark.req("F03")
+@pytest.mark.req("F03", "C09")
 @pytest.mark.parametrize("how", ["works", "done but fails"])
 def test_a_server_that_takes_the_file_away_at_once_has_received_it(harness, parcel, content, tmp_path, how):
     (tmp_path / "taken").mkdir()
@@ -601,7 +601,7 @@ def test_a_cut_at_the_rename_with_nobody_to_ask_is_unknown(harness, parcel, monk
         send(harness.destination, parcel)
 
 
-@pytest.mark.req("R138", "F06")
+@pytest.mark.req("R138", "F06", "C02")
 @pytest.mark.parametrize("publish", ["rename", "direct"])
 def test_a_server_that_drops_bytes_silently_is_found_out(harness, parcel, publish):
     harness.server.faults.truncates_at = 300_000
@@ -747,7 +747,7 @@ with Ftp.model_validate(job["destination"]).open() as session:
 """
 
 
-@pytest.mark.req("F03", "R143")
+@pytest.mark.req("F03", "R143", "C01")
 @pytest.mark.parametrize("publish", ["rename", "direct"])
 def test_after_a_kill_in_the_middle_of_a_large_upload_the_next_try_leaves_one_complete_file(
     harness, make_parcel, next_try, publish

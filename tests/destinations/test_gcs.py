@@ -178,7 +178,7 @@ def test_a_bucket_that_does_not_exist_is_said(harness, parcel):
     assert not caught.value.retry
 
 
-@pytest.mark.req("R138", "F06")
+@pytest.mark.req("R138", "F06", "C02")
 def test_bytes_that_change_on_the_way_are_found_out(harness, parcel):
     harness.server.faults.damages = True
     with pytest.raises(TransferInterruptedError):

@@ -324,7 +324,7 @@ def test_the_log_of_a_link_does_not_hold_it(harness, parcel, caplog):
     assert "Signature" not in "".join(lines)
 
 
-@pytest.mark.req("F02", "F03")
+@pytest.mark.req("F02", "F03", "C01")
 def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_object_after_the_next_try(
     in_parts, tmp_path
 ):

@@ -394,14 +394,14 @@ def test_the_access_log_tells_everything_that_was_done_in_order_and_no_secret(  
     assert not any("ferry" in line or "horse" in line for line in lines)
 
 
-@pytest.mark.req("F10")
+@pytest.mark.req("F10", "C11")
 def test_an_unknown_host_key_is_refused_by_default(server, connect, parcel):
     connect("buyer", server.announcement(), extra={"host_key": None})
     with pytest.raises(HostKeyError):
         send(Sftp(id="buyer", connection="buyer"), parcel)
 
 
-@pytest.mark.req("F10")
+@pytest.mark.req("F10", "C11")
 def test_another_host_key_than_the_pinned_one_is_refused(server, connect, parcel):
     other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
     connect("buyer", server.announcement(), extra={"host_key": other})
@@ -416,7 +416,7 @@ def test_the_host_key_stays_the_same_over_a_restart(tmp_path):
         assert before == second.host_key
 
 
-@pytest.mark.req("R134")
+@pytest.mark.req("R134", "C10")
 def test_a_missing_directory_is_said_or_made(harness, parcel, content):
     missing = harness.destination.model_copy(update={"directory": "/inbound/{{ delivery.date }}/new"})
     with pytest.raises(NoSuchPathError):
@@ -426,6 +426,7 @@ def test_a_missing_directory_is_said_or_made(harness, parcel, content):
     assert content == (harness.folder / "2026-01-31/new/leads.csv").read_bytes()
 
 
+@pytest.mark.req("C08")
 def test_a_server_without_plain_rename_gets_the_file_by_posix_rename(harness, parcel, content):
     harness.server.faults.rename = "unsupported"
     receipt = send(harness.destination, parcel)
@@ -433,13 +434,14 @@ def test_a_server_without_plain_rename_gets_the_file_by_posix_rename(harness, pa
     assert {"leads.csv": content} == harness.visible()
 
 
+@pytest.mark.req("C08")
 def test_a_server_without_posix_rename_gets_the_file_by_rename(harness, parcel, content):
     harness.server.faults.posix_rename = "unsupported"
     send(harness.destination, parcel)
     assert {"leads.csv": content} == harness.visible()
 
 
-@pytest.mark.req("F05")
+@pytest.mark.req("F05", "C08")
 @pytest.mark.parametrize("how", ["fails", "forbidden", "unsupported"])
 def test_a_server_that_can_rename_in_no_way_fails_says_the_remedy_and_keeps_nothing(harness, parcel, how):
     harness.server.faults.rename = harness.server.faults.posix_rename = how
@@ -587,7 +589,7 @@ def _die_before(patch, number):
     patch.setattr(paramiko.SFTPClient, "_async_request", request)
 
 
-@pytest.mark.req("F05")
+@pytest.mark.req("F05", "C07")
 def test_the_marker_appears_when_the_file_is_verified_and_is_named_as_the_batch_says(
     harness, parcel, content
 ):
@@ -661,13 +663,14 @@ def _with(destination, **keys):
     return Sftp.model_validate({**destination.model_dump(mode="json"), **keys})
 
 
+@pytest.mark.req("C09")
 def test_a_server_that_renames_and_answers_with_a_failure_has_the_file(harness, parcel, content):
     harness.server.faults.rename = "done but fails"
     send(harness.destination, parcel)
     assert {"leads.csv": content} == harness.visible()
 
 
-@pytest.mark.req("F03")
+@pytest.mark.req("F03", "C09")
 @pytest.mark.parametrize("how", ["rename", "done but fails"])
 def test_a_server_that_takes_the_file_away_at_once_has_received_it(harness, parcel, content, tmp_path, how):
     (tmp_path / "taken").mkdir()
@@ -678,7 +681,7 @@ def test_a_server_that_takes_the_file_away_at_once_has_received_it(harness, parc
     assert content == (tmp_path / "taken/leads.csv").read_bytes()
 
 
-@pytest.mark.req("F03")
+@pytest.mark.req("F03", "C09")
 def test_where_files_are_collected_a_missing_file_is_no_proof(harness, parcel, content):
     collected = harness.destination.model_copy(update={"collected": True})
     with pytest.raises(OutcomeUnknownError, match="may have collected"):
@@ -713,7 +716,7 @@ def test_a_cut_at_the_rename_with_nobody_to_ask_is_unknown(harness, parcel, monk
         send(harness.destination, parcel)
 
 
-@pytest.mark.req("R138", "F06")
+@pytest.mark.req("R138", "F06", "C02")
 def test_a_server_that_drops_bytes_silently_is_found_out(harness, parcel):
     harness.server.faults.truncates_at = 300_000
     with pytest.raises(TransferInterruptedError, match="of 600000 bytes"):

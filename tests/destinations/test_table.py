@@ -276,7 +276,7 @@ class TestLookingAfterACrash:
 
         assert find(table(), records(TWO, delivery="8")) is None
 
-    @pytest.mark.req("F03")
+    @pytest.mark.req("F03", "C01")
     def test_a_sender_that_is_killed_leaves_nothing_and_the_next_try_leaves_every_lead_once(
         self, buyer, table, records, next_try
     ):

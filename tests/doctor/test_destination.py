@@ -108,7 +108,7 @@ class TestSftp:
         assert found.told(Stage.LOGIN).verdict is Verdict.OK
         assert found.told(Stage.WRITE).verdict is Verdict.NOT_REACHED
 
-    @pytest.mark.req("F43", "R144")
+    @pytest.mark.req("F43", "R144", "C10")
     def test_a_directory_that_may_not_be_made_fails_at_path(self, sftp, doctor):
         sftp.faults.makes_no_directories = True
 

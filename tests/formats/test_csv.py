@@ -80,7 +80,7 @@ GOLDEN = {
 }
 
 
-@pytest.mark.req("F14", "R074", "R075", "R076", "R077")
+@pytest.mark.req("F14", "R074", "R075", "R076", "R077", "C14")
 @pytest.mark.parametrize(("wanted", "golden"), GOLDEN.values(), ids=GOLDEN)
 def test_every_setting_is_right_to_the_byte(wanted, golden):
     assert written(Csv(**wanted), LEADS) == golden
@@ -133,7 +133,7 @@ def test_a_lead_whose_only_field_is_empty_still_has_a_line(quoting):
 ACCENTS = ["José", "Łódź", "“quoted”", "日本", None, "plain"]
 
 
-@pytest.mark.req("R078")
+@pytest.mark.req("R078", "C14")
 @pytest.mark.parametrize(
     "encoding",
     ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-7", "gb18030", "cp1252", "latin-1", "cp037"],
@@ -155,7 +155,7 @@ def test_utf_16_has_the_same_bytes_on_every_machine():
     )
 
 
-@pytest.mark.req("R078")
+@pytest.mark.req("R078", "C14")
 def test_what_the_encoding_lacks_fails_with_column_and_count_and_without_the_value():
     leads = [
         frame(name=["José", "Łódź"], city=["日本", "Ulm"]),
@@ -249,7 +249,7 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.req("F13")
+@pytest.mark.req("F13", "C16")
 @pytest.mark.parametrize("value", DANGEROUS)
 def test_what_a_spreadsheet_would_run_gets_an_apostrophe(value):
     leads, changes, out = frame(n=["1"], a=[value]), [], io.BytesIO()
@@ -259,7 +259,7 @@ def test_what_a_spreadsheet_would_run_gets_an_apostrophe(value):
     assert rows(written(Csv(spreadsheet_safe=False), leads).decode())[1] == ["1", value]
 
 
-@pytest.mark.req("F13")
+@pytest.mark.req("F13", "C16")
 @pytest.mark.parametrize("value", HARMLESS)
 def test_phones_numbers_and_plain_text_stay_as_they_are(value):
     assert rows(written(Csv(), frame(n=["1"], a=[value])).decode())[1] == ["1", value]

@@ -42,7 +42,7 @@ class TestXlsxContract(FormatContract):
         return (value or "").replace("\r\n", "\n") or None
 
 
-@pytest.mark.req("R079", "F13")
+@pytest.mark.req("R079", "F13", "C15", "C16")
 def test_zip_codes_phones_and_formulas_stay_text():
     texts = [
         "02138",
@@ -144,7 +144,7 @@ def test_any_sheet_name_can_be_made_fit(wanted):
     assert name[-1] != "'"
 
 
-@pytest.mark.req("F13")
+@pytest.mark.req("F13", "C17")
 @pytest.mark.parametrize(("policy", "golden"), [("remove", "ab"), ("replace", "a\ufffdb")])
 def test_control_characters_are_taken_out_and_counted(policy, golden):
     changes, out = [], io.BytesIO()
@@ -154,6 +154,7 @@ def test_control_characters_are_taken_out_and_counted(policy, golden):
     assert [(change.column, change.count) for change in changes] == [("a", 2)]
 
 
+@pytest.mark.req("C17")
 def test_control_characters_can_fail_the_file():
     with pytest.raises(RenderError, match="1 value of column 'a'"):
         written(Xlsx(control_characters="fail"), frame(a=["a\x0bb"]))
@@ -167,6 +168,7 @@ def test_carriage_returns_become_line_feeds_and_are_counted():
     assert [(change.column, change.count) for change in changes] == [("a", 1)]
 
 
+@pytest.mark.req("C18")
 def test_text_longer_than_a_cell_fails_the_file_instead_of_being_cut():
     fits, longer, wide = "x" * 32_767, "x" * 32_768, "😀" * 16_384
     assert values(written(Xlsx(), frame(a=[fits, "é" * 32_767])))[1:] == [[fits], ["é" * 32_767]]
@@ -191,6 +193,7 @@ def rows_by_sheet(data):
     return {name: sheet.count(b"<row ") for name, sheet in sheets.items()}
 
 
+@pytest.mark.req("C18")
 def test_leads_beyond_the_last_row_go_on_on_another_sheet():
     """Really one lead more than Excel's 1,048,576 rows hold under a header."""
     numbers = pl.DataFrame({"n": pl.int_range(1_048_576, eager=True).cast(pl.String)})
@@ -220,6 +223,7 @@ def test_sheets_divide_frames_wherever_the_limit_falls(monkeypatch):
         ]
 
 
+@pytest.mark.req("C18")
 def test_more_leads_than_rows_can_fail_before_anything_is_written(monkeypatch):
     monkeypatch.setattr("leadferry.formats.xlsx.names.ROWS", 4)
     with pytest.raises(RenderError, match="4 leads are more than the 3"):

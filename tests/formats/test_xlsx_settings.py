@@ -232,7 +232,7 @@ def test_a_totals_row_leaves_one_row_less_for_leads(monkeypatch):
     assert [sheet["C4"].value for sheet in book] == ["=MIN(C2:C3)"] * 3
 
 
-@pytest.mark.req("R083", "F13")
+@pytest.mark.req("R083", "F13", "C16")
 def test_no_value_of_a_lead_ever_becomes_a_formula():
     texts = [
         "=1+1",

@@ -196,7 +196,7 @@ def test_no_encoding_loses_a_character(encoding):
     assert data.startswith(f'<?xml version="1.0" encoding="{encoding.upper()}"?>'.encode())
 
 
-@pytest.mark.req("F13")
+@pytest.mark.req("F13", "C17")
 @pytest.mark.parametrize(("policy", "golden"), [("remove", "ab"), ("replace", "a\ufffd\ufffdb")])
 def test_control_characters_are_taken_out_and_counted(policy, golden):
     changes = []

@@ -24,7 +24,7 @@ def what_was_seen(watcher):
     return watcher.hear()
 
 
-@pytest.mark.req("F01", "R170", "F12")
+@pytest.mark.req("F01", "R170", "F12", "C01")
 def test_i6_killed_before_or_after_every_step_each_lead_is_delivered_once(harbour, watcher):
     points = [(when, point) for point in ferry_driver.POINTS for when in ("before", "after")]
     for number, point in enumerate(points):

@@ -78,7 +78,7 @@ def attempt(harbour, **keys):
     return said
 
 
-@pytest.mark.req("F01", "F22", "R170")
+@pytest.mark.req("F01", "F22", "R170", "C01")
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_i6_killed_in_the_middle_of_200_requests_each_lead_is_accepted_once(api, parallel):
     use(api, idempotent=True, parallel=parallel)

@@ -43,7 +43,7 @@ def test_i6_killed_around_every_step_of_publishing_each_lead_is_delivered_once(h
     assert list((root / "uploads").iterdir()) == []
 
 
-@pytest.mark.req("F01", "R143", "R137")
+@pytest.mark.req("F01", "R143", "R137", "C01")
 @pytest.mark.parametrize("how", ["rename", "direct_with_marker"])
 def test_i6_killed_in_the_middle_of_a_large_file_one_complete_file_is_there_after_the_next_try(
     harbour, monkeypatch, tmp_path, how

@@ -272,6 +272,7 @@ A_SECOND_PLACE = """
 """
 
 
+@pytest.mark.req("C30")
 @pytest.mark.parametrize(
     ("theft", "state"),
     [

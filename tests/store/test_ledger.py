@@ -78,6 +78,7 @@ def test_i3_a_recorded_file_never_changes(database, change):
         execute(database, change)
 
 
+@pytest.mark.req("C02")
 def test_i4_a_dispatch_is_not_confirmed_without_a_receipt(database):
     delivery_id = recorded(database)
     number = begin(database, delivery_id)
@@ -280,6 +281,7 @@ def test_i2_the_store_refuses_to_settle_counts_that_do_not_add_up(database, misc
     assert state(database, delivery_id) is DeliveryState.RENDERED
 
 
+@pytest.mark.req("C02", "C18")
 def test_i2_the_store_refuses_to_settle_a_file_with_more_or_fewer_rows_than_leads(database):
     delivery_id = recorded(database, rows=2)
     sent(database, delivery_id, DispatchState.CONFIRMED)
@@ -363,7 +365,7 @@ def test_i8_an_audit_row_is_never_changed(database):
 # --- leases
 
 
-@pytest.mark.req("F12")
+@pytest.mark.req("F12", "C05")
 def test_a_claim_that_nobody_works_on_gives_its_leads_back_when_its_lease_is_over(database):
     leads = add_leads(database, 3)
     claimed = claim(database, lease=-LEASE)

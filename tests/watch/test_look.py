@@ -26,7 +26,7 @@ def kinds(watched):
 # --- departures that did not happen ------------------------------------------------------------------------------
 
 
-@pytest.mark.req("F44")
+@pytest.mark.req("F44", "C03")
 def test_a_departure_of_which_nothing_is_in_the_store_is_missing_after_the_deadline_and_not_before(port):
     port.batch()
     port.watch(MONDAY)
@@ -125,7 +125,7 @@ def test_closed_days_are_no_missed_departures(port):
     assert kinds(port.watch(MONDAY - DAY + timedelta(hours=20))) == []
 
 
-@pytest.mark.req("F44")
+@pytest.mark.req("F44", "C03")
 def test_a_delivery_that_has_not_arrived_by_the_deadline_is_late_until_it_is_settled(port):
     add_leads(port.database, 2)
     port.batch()

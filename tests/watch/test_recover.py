@@ -15,6 +15,7 @@ from leadferry.watch.recover import recover
 from .conftest import MONDAY, OPS
 
 
+@pytest.mark.req("C05")
 def test_leads_of_a_claim_whose_process_died_go_back_and_it_is_told(port, mail):
     leads = add_leads(port.database, 3)
     port.batch(schedule="manual", notify={"failure": [OPS]})
@@ -37,6 +38,7 @@ def test_leads_of_a_claim_whose_process_died_go_back_and_it_is_told(port, mail):
     assert recover(port.database, port.archive) == []
 
 
+@pytest.mark.req("C05")
 def test_a_file_that_did_arrive_is_found_at_the_destination_and_not_sent_again(port):
     add_leads(port.database, 3)
     port.batch(schedule="manual")

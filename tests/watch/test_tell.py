@@ -17,7 +17,7 @@ KIM = "kim@example.com"
 LATE = timedelta(hours=9, minutes=31)
 
 
-@pytest.mark.req("F44", "R168")
+@pytest.mark.req("F44", "R168", "C03")
 def test_each_person_gets_one_mail_about_all_that_concerns_them_and_one_when_it_is_over(port, mail):
     port.batch("acme", notify={"failure": [OPS, KIM]})
     port.batch("bolt", notify={"failure": [OPS]})

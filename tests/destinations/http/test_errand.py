@@ -164,6 +164,7 @@ def test_plain_http_needs_a_reason_also_on_this_machine(buyer, api, records):
     assert buyer.requests == []
 
 
+@pytest.mark.req("C11")
 def test_a_certificate_of_an_unknown_authority_is_refused(buyer, api, records):
     buyer.connect(extra={})
     with pytest.raises(HostKeyError, match="could not prove") as refused:
@@ -221,7 +222,7 @@ def test_each_lead_gets_what_the_buyer_says(outcome, buyer, api, records, memory
     assert receipt.details["answers"][outcome] == 1
 
 
-@pytest.mark.req("F23")
+@pytest.mark.req("F23", "C02")
 def test_an_answer_that_no_rule_knows_is_no_yes(buyer, api, records, memory):
     buyer.script = [as_json({"result": "splendid"})]
     send(api(), records(1))
@@ -243,6 +244,7 @@ def test_a_lead_that_the_buyer_wants_again_is_sent_again_without_the_others_of_i
     assert {one.outcome for one in memory.given.values()} == {Answer.ACCEPTED}
 
 
+@pytest.mark.req("C02")
 def test_leads_that_an_answer_to_a_chunk_forgets_are_never_taken_for_accepted(buyer, api, records, memory):
     buyer.script = [as_json({"result": "accepted", "results": [{"lead": "1", "result": "accepted"}]})]
     with pytest.raises(OutcomeUnknownError):
