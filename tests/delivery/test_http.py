@@ -233,6 +233,15 @@ def test_a_file_that_is_refused_gives_the_leads_back(ferry, buyer):
     assert waiting(ferry.database) == leads
 
 
+@pytest.mark.req("C01", "F03")
+def test_a_file_whose_answer_is_lost_in_the_only_try_is_held_and_its_leads_do_not_go_back(ferry, buyer):
+    add_leads(ferry.database, 3)
+    buyer.usual = cut
+    assert ferry.carry(file_batch(idempotent=False)).state is DeliveryState.HELD
+    assert ferry.dispatches() == [("api", "", "unknown")]
+    assert waiting(ferry.database) == []
+
+
 @pytest.mark.req("F03")
 @pytest.mark.parametrize(
     ("idempotent", "state"), [(True, DeliveryState.DELIVERED), (False, DeliveryState.HELD)]

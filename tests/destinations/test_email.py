@@ -19,7 +19,6 @@ from leadferry.errors import (
     MessageRefusedError,
     OutcomeUnknownError,
     PermanentDeliveryError,
-    QuotaError,
     RejectedPolicyError,
     TooLargeError,
     TransferInterruptedError,
@@ -75,7 +74,7 @@ def test_the_message_arrives_as_it_was_written(destination, server, mail):
     assert receipt.details["reply"].startswith("250 2.0.0 Ok: queued as")
 
 
-@pytest.mark.req("R109")
+@pytest.mark.req("R109", "C23")
 def test_each_recipient_gets_a_message_of_their_own(destination, server, make_parcel):
     assert destination.addressees() == ["leads@acme.example", "boss@acme.example"]
     with destination.open() as session:
@@ -86,7 +85,7 @@ def test_each_recipient_gets_a_message_of_their_own(destination, server, make_pa
     assert all(str(message).count("@acme.example") == 2 for message in received(server))
 
 
-@pytest.mark.req("R109")
+@pytest.mark.req("R109", "C22")
 def test_a_refused_recipient_does_not_block_the_others(destination, server, make_parcel):
     server.faults.rcpt["leads@acme.example"] = "550 5.1.1 no such user"
     with destination.open() as session:
@@ -105,7 +104,7 @@ def test_every_try_carries_the_same_message_id(destination, server, mail, next_t
     assert first["Message-ID"] == second["Message-ID"]
 
 
-@pytest.mark.req("R113")
+@pytest.mark.req("R113", "C13")
 def test_names_and_types_of_attachments_survive(destination, server, make_parcel):
     named = [
         ("Große Liste, März.csv", "text/csv"),
@@ -245,7 +244,7 @@ def test_a_wrong_password_is_said(destination, server, connect, mail):
     assert "wrong horse" not in str(caught.value)
 
 
-@pytest.mark.req("F10")
+@pytest.mark.req("F10", "C11")
 def test_a_certificate_of_an_unknown_authority_is_refused(destination, server, connect, mail):
     connect("mail", server.announcement(), extra={"ca_file": None})
     with pytest.raises(HostKeyError, match="certificate"):
@@ -308,7 +307,7 @@ def changed(destination, **keys):
     return Email.model_validate({**destination.model_dump(mode="json"), **keys})
 
 
-@pytest.mark.req("F38")
+@pytest.mark.req("F38", "C23")
 @pytest.mark.parametrize(
     ("mode", "to", "cc"),
     [
@@ -341,52 +340,19 @@ def test_from_is_what_the_batch_file_says_whatever_the_connection_says(destinati
     assert "from desk@acme.example" in changed(destination, sender="desk@acme.example").where
 
 
-REPLIES = [
-    ("450 4.2.0 greylisted", DestinationBusyError),
-    ("450 4.2.2 mailbox full for now", DestinationBusyError),
-    ("451 4.7.1 greylisted by policy", DestinationBusyError),
-    ("452 4.3.1 no room now", DestinationBusyError),
-    ("452 4.5.3 too many recipients", DestinationBusyError),
-    ("421 4.7.28 unusual rate", DestinationBusyError),
-    ("550 no such user", MessageRefusedError),
-    ("550 5.1.1 no such user", MessageRefusedError),
-    ("550 5.1.2 no such host", MessageRefusedError),
-    ("553 5.1.3 bad syntax", MessageRefusedError),
-    ("550 5.1.10 null MX", MessageRefusedError),
-    ("550 5.2.1 mailbox disabled", MessageRefusedError),
-    ("552 5.2.2 mailbox full", QuotaError),
-    ("552 mailbox exceeded", TooLargeError),
-    ("552 5.2.3 too long for this mailbox", TooLargeError),
-    ("552 5.3.4 too big for the system", TooLargeError),
-    ("554 5.3.1 system full", QuotaError),
-    ("550 5.4.1 no route", MessageRefusedError),
-    ("554 5.6.0 bad content", MessageRefusedError),
-    ("550 5.7.0 policy", RejectedPolicyError),
-    ("550 5.7.1 relaying denied", RejectedPolicyError),
-    ("552 5.7.0 blocked attachment", RejectedPolicyError),
-    ("550 5.7.26 SPF and DKIM failed", RejectedPolicyError),
-    ("554 5.7.1 spam", RejectedPolicyError),
-    ("550 5.7.509 DMARC", RejectedPolicyError),
-    ("550 5.7.8 credentials", AuthenticationError),
-    ("550 5.7.13 account disabled", AuthenticationError),
-    ("530 5.7.0 authenticate first", AuthenticationError),
-    ("535 5.7.3 not authenticated", AuthenticationError),
-]
-
-
 @pytest.mark.req("R126", "R200")
 def test_the_status_code_decides_and_only_what_passes_is_tried_again(destination, server, make_parcel):
     """One connection for all of them: after a refusal it is fit for the next message."""
     found = {}
     with destination.open() as session:
-        for answer, _ in REPLIES:
+        for answer, _ in servers.REPLIES:
             server.faults.rcpt["leads@acme.example"] = f"{answer} of Ada Lovelace"
             with pytest.raises(DeliveryError) as caught:
                 session.send(make_parcel(b"x", addressee="leads@acme.example"))
             found[answer] = caught.value
         server.faults.rcpt.clear()
         session.send(make_parcel(b"x", addressee="leads@acme.example"))
-    assert {answer: type(error) for answer, error in found.items()} == dict(REPLIES)
+    assert {answer: type(error) for answer, error in found.items()} == dict(servers.REPLIES)
     assert all(error.retry == answer.startswith("4") for answer, error in found.items())
     assert not any("Ada" in str(error) for error in found.values())
     assert "SPF" in str(found["550 5.7.26 SPF and DKIM failed"])
@@ -447,7 +413,7 @@ def test_what_cannot_be_meant_is_refused_when_the_file_is_read(keys, told):
         Email.model_validate({"id": "mail", "to": ["a@acme.example"], "subject": "s", "body": "b", **keys})
 
 
-@pytest.mark.req("F40")
+@pytest.mark.req("F40", "C12")
 @pytest.mark.parametrize("size", [0, 1, 56, 57, 58, 100_000])
 def test_the_estimate_is_never_below_the_truth_and_close_to_it(destination, server, make_parcel, size):
     wanted = changed(destination, body=None, sender_name="Leadferry")
@@ -456,7 +422,7 @@ def test_the_estimate_is_never_below_the_truth_and_close_to_it(destination, serv
     assert receipt.size <= estimate(wanted, parcel) <= receipt.size + 6000
 
 
-@pytest.mark.req("F40", "R114")
+@pytest.mark.req("F40", "R114", "C12")
 def test_files_that_cannot_fit_are_refused_before_they_are_read(destination, make_parcel):
     parcel = make_parcel(bytes(50_000), addressee="leads@acme.example")
     parcel.file.path.unlink()
