@@ -11,18 +11,30 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param, TaskGroup, get_parsing_context
+from airflow.sdk import (
+    DAG,
+    Asset,
+    AssetAny,
+    AssetOrTimeSchedule,
+    AssetWatcher,
+    Param,
+    TaskGroup,
+    get_parsing_context,
+)
 
 from leadferry import tasks
+from leadferry.batch.conditions import DepartEarly
 from leadferry.batch.describe import describe
 from leadferry.batch.load import ConfigReader, batch_ids, load_all
 from leadferry.batch.model import Batch
+from leadferry.batch.received import collects_from
 from leadferry.delivery.params import FORM, DeliverNow
 from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
 from leadferry.errors import BatchConfigError
 from leadferry.project import config_folder
 from leadferry.timetables import timetable_for
+from leadferry.triggers import LeadsWaiting
 
 _PREFIX = "batch_"
 _START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -59,11 +71,11 @@ def batch_dag(batch: Batch) -> Iterator[DAG]:
         dag_display_name=batch.name,
         description=batch.description or batch.name,
         doc_md=describe(batch),
-        schedule=timetable_for(batch.schedule, batch.timezone, batch.id) if batch.enabled else None,
+        schedule=_schedule(batch),
         start_date=_START,
         catchup=False,
         max_active_runs=4,
-        allowed_run_types=_RUN_TYPES,  # type: ignore[arg-type] # Airflow makes its enum of the names
+        allowed_run_types=_run_types(batch),  # type: ignore[arg-type] # Airflow makes its enum of the names
         tags={
             "leadferry",
             f"recipient:{batch.recipient.id}",
@@ -81,9 +93,55 @@ def batch_dag(batch: Batch) -> Iterator[DAG]:
     dag.params.update(_params())
 
 
+def _schedule(batch: Batch) -> Any:
+    """Return what Airflow departs by: the timetable, updates of assets, or both."""
+    if not batch.enabled:
+        return None
+    times = timetable_for(batch.schedule, batch.timezone, batch.id)
+    assets = _assets(batch)
+    if not assets:
+        return times
+    any_of_them = AssetAny(*assets)
+    # Airflow's own schedule takes a timetable of a plugin as well; its annotation knows only those of the SDK.
+    both: Any = AssetOrTimeSchedule
+    return any_of_them if times is None else both(timetable=times, assets=any_of_them)
+
+
+def _run_types(batch: Batch) -> list[str]:
+    return [*_RUN_TYPES, "asset_triggered"] if _assets(batch) else _RUN_TYPES
+
+
+def _assets(batch: Batch) -> list[Asset]:
+    """Return the assets whose updates start a run: the one of the schedule, and that of leads that wait."""
+    found = []
+    if batch.schedule != "manual" and batch.schedule.on_asset is not None:
+        found.append(Asset(batch.schedule.on_asset))
+    if batch.conditions.depart_early is not None:
+        watcher = AssetWatcher(name="queue", trigger=_leads_waiting(batch, batch.conditions.depart_early))
+        found.append(Asset(f"leadferry_early_{batch.id}", watchers=[watcher]))
+    return found
+
+
+def _leads_waiting(batch: Batch, early: DepartEarly) -> LeadsWaiting:
+    since = collects_from(batch)
+    return LeadsWaiting(
+        batch_id=batch.id,
+        flows=batch.flows,
+        received_from=since.isoformat() if since else None,
+        leads=early.leads,
+        oldest=None if early.oldest is None else early.oldest.total_seconds(),
+        every=early.every.total_seconds(),
+    )
+
+
 def extract(batch: Batch) -> Any:
-    """Make the task that claims the leads."""
-    return tasks.extract.override(task_id="extract")(batch.id)
+    """Make the task that claims the leads; with `conditions.ready`, after a task that waits until all is there."""
+    claims = tasks.extract.override(task_id="extract")(batch.id)
+    ready = batch.conditions.ready
+    if ready is not None:
+        inlets = [] if ready.asset is None else [Asset(ready.asset)]
+        tasks.WaitUntilReady(task_id="wait", batch_id=batch.id, inlets=inlets) >> claims
+    return claims
 
 
 def render(batch: Batch) -> Any:

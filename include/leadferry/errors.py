@@ -10,6 +10,7 @@ LeadferryError
 │   └── StoreUnavailableError   try again
 ├── RenderError                 fix the mapping or the template, or the leads
 ├── NothingToDeliverError       the batch asked to fail when there is nothing to deliver
+├── NotReadyError               what the batch waits for did not come in time
 ├── DepartureRefusedError       the batch is disabled or not tested
 └── DeliveryError               what happened at the destination
     ├── TransientDeliveryError  try again
@@ -97,6 +98,13 @@ class NothingToDeliverError(LeadferryError):
 
     code = "nothing_to_deliver"
     hint = "Check that leads come in by this batch's flows; leads that wait stay in the queue"
+
+
+class NotReadyError(LeadferryError):
+    """What the batch waits for (`conditions.ready`) was not there in time; nothing was claimed."""
+
+    code = "not_ready"
+    hint = "Look why it is late; then trigger the DAG, or leave the leads to the next departure"
 
 
 class DepartureRefusedError(LeadferryError):

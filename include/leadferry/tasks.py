@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+from zoneinfo import ZoneInfo
 
-from airflow.sdk import get_current_context, task
+from airflow.sdk import Asset, BaseOperator, get_current_context, task
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -22,9 +23,14 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from leadferry.errors import LeadferryError
+from leadferry.errors import LeadferryError, NotReadyError
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from leadferry.batch.conditions import Ready
+    from leadferry.batch.model import Batch
+    from leadferry.delivery.extract import Trigger
     from leadferry.delivery.later import Later
 
 _log = logging.getLogger(__name__)
@@ -52,6 +58,80 @@ def _place(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
     return f"internal: {type(error).__name__} at {where}. Its text is not shown because it may hold a lead's data"
+
+
+class WaitUntilReady(BaseOperator):
+    """Waits for `conditions.ready` of a batch without keeping a worker busy; fails when it comes too late.
+
+    A file or query is looked for by the triggerer; updates of an asset only a task can ask for,
+    so for these the task runs again and again, a moment each time.
+    """
+
+    def __init__(self, *, batch_id: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.batch_id = batch_id
+
+    def execute(self, context: Context) -> None:
+        """Return when it is ready, or give the slot back."""
+        with airflow_errors():
+            from leadferry.batch.load import load_batch
+            from leadferry.project import config_folder
+
+            batch = load_batch(self.batch_id, config=config_folder())
+            trigger = _trigger()
+            ready = batch.conditions.ready
+            if ready is None or trigger.params.test:
+                return
+            run = context["dag_run"]
+            deadline = (run.start_date or run.run_after) + ready.timeout
+            if ready.asset is None:
+                self._look(batch, ready, trigger, deadline=deadline)
+            else:
+                self._ask_airflow(batch, ready, trigger, deadline=deadline)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002  # Airflow hands it over
+        """Go on when the triggerer found it; Airflow calls it."""
+        if not event["ready"]:
+            with airflow_errors():
+                from leadferry.batch.load import load_batch
+                from leadferry.project import config_folder
+
+                _give_up(load_batch(self.batch_id, config=config_folder()), _trigger(), error=event["error"])
+
+    def _look(self, batch: Batch, ready: Ready, trigger: Trigger, *, deadline: datetime) -> None:
+        from leadferry.triggers import ReadyTrigger, is_ready
+
+        day = trigger.departs_at.astimezone(ZoneInfo(batch.schedule_zone)).date().isoformat()
+        # What fails now may be there later; the triggerer tells what it was in the end.
+        with suppress(Exception):
+            if is_ready(ready, day=day):
+                return
+        asked = ready.model_dump(mode="json")
+        looks = ReadyTrigger(ready=asked, day=day, deadline=deadline.isoformat())
+        self.defer(trigger=looks, method_name="resume")
+
+    def _ask_airflow(self, batch: Batch, ready: Ready, trigger: Trigger, *, deadline: datetime) -> None:
+        from leadferry.connections import lead_store
+        from leadferry.delivery.later import Later
+        from leadferry.store.history import end_of_the_last_window
+
+        events = get_current_context()["inlet_events"][Asset(str(ready.asset))]
+        since = end_of_the_last_window(lead_store(), batch.id)
+        if events.after(since.isoformat()) if since else events:
+            return
+        now = datetime.now(tz=UTC)
+        if now >= deadline:
+            _give_up(batch, trigger, error=None)
+        _reschedule(Later(until=min(now + ready.every, deadline), reason=f"{ready} is awaited"))
+
+
+def _give_up(batch: Batch, trigger: Trigger, *, error: str | None) -> NoReturn:
+    """Write down that the run took nothing, and fail."""
+    from leadferry.connections import lead_store
+    from leadferry.delivery.extract import note_not_ready
+
+    reason = note_not_ready(lead_store(), batch, trigger, error=error)
+    raise NotReadyError(f"Batch {batch.id!r} took nothing: {reason}")
 
 
 @task
@@ -203,7 +283,14 @@ def _departs_at(run: Any) -> datetime:
     return departs_at
 
 
-def _trigger() -> Any:
+def _actor(run: Any) -> str | None:
+    """Return who wanted the run: nobody for the timetable, `event` for an asset, else a person."""
+    if run.run_type == "asset_triggered":
+        return "event"
+    return None if run.run_type == "scheduled" else run.triggering_user_name or "unknown"
+
+
+def _trigger() -> Trigger:
     from leadferry.delivery.extract import Trigger
     from leadferry.delivery.params import DeliverNow
 
@@ -212,5 +299,5 @@ def _trigger() -> Any:
         run_id=run.run_id,
         departs_at=_departs_at(run),
         params=DeliverNow.parse(get_current_context()["params"]),
-        actor=None if run.run_type == "scheduled" else run.triggering_user_name or "unknown",
+        actor=_actor(run),
     )

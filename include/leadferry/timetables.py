@@ -52,14 +52,16 @@ def _utcnow() -> datetime:
 
 
 def timetable_for(schedule: Schedule, timezone: str, batch_id: str = "") -> DepartureTimetable | None:
-    """Return the timetable of a batch's schedule; None for `manual`, which Airflow writes as `schedule=None`.
+    """Return the timetable of a batch's schedule; None for one without times, which Airflow writes as `schedule=None`.
 
     Args:
         schedule: the key `schedule` of the batch.
         timezone: the batch's zone, for a schedule that names none.
         batch_id: whose share of `spread` counts.
     """
-    return None if schedule == "manual" else DepartureTimetable(schedule, timezone, batch_id=batch_id)
+    if not isinstance(schedule, Timed | Cron):
+        return None
+    return DepartureTimetable(schedule, timezone, batch_id=batch_id)
 
 
 class DepartureTimetable(Timetable):
@@ -80,7 +82,7 @@ class DepartureTimetable(Timetable):
         batch_id: str = "",
         clock: Callable[[], datetime] = _utcnow,
     ) -> None:
-        self._schedule = schedule.model_copy(update={"timezone": None})
+        self._schedule = schedule.model_copy(update={"timezone": None, "on_asset": None})
         self._timezone = schedule.timezone or timezone
         self._batch_id = batch_id if schedule.spread else ""
         self._clock = clock
@@ -100,7 +102,7 @@ class DepartureTimetable(Timetable):
     def serialize(self) -> dict[str, Any]:
         """Return everything that decides a departure; a change of it is a new version of the DAG."""
         schedule = self._schedule.model_dump(
-            mode="json", exclude={"timezone", "template"}, exclude_defaults=True
+            mode="json", exclude={"timezone", "template", "on_asset"}, exclude_defaults=True
         )
         return {"schedule": schedule, "timezone": self._timezone, "batch_id": self._batch_id}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Self
 
@@ -26,6 +27,10 @@ class SqlReady(_Model):
     )
 
 
+DATE = r"\{\{\s*date\s*\}\}"
+"""What stands for the day of the departure in a path."""
+
+
 class FileReady(_Model):
     """Ready when a file is there."""
 
@@ -35,6 +40,14 @@ class FileReady(_Model):
         " {{ date }} is the local day of the departure, as 2026-01-30.",
     )
     connection: str | None = Field(default=None, description="Airflow connection for a URL.")
+
+    @model_validator(mode="after")
+    def _only_the_date_varies(self) -> Self:
+        if "{{" in re.sub(DATE, "", self.path):
+            raise ValueError("path may hold {{ date }} and nothing else in braces")
+        if self.connection is not None and "://" not in self.path:
+            raise ValueError("connection goes with a URL such as s3://bucket/key")
+        return self
 
 
 class Ready(_Model):
@@ -110,6 +123,12 @@ class Conditions(_Model):
         description="Depart before the time of the schedule when enough leads wait, or one for too long.",
     )
 
+    @property
+    def longest_wait(self) -> timedelta | None:
+        """How long the oldest lead waits before the minimum does not count any more."""
+        early = self.depart_early.oldest if self.depart_early else None
+        return min((one for one in (self.max_wait, early) if one is not None), default=None)
+
     @model_validator(mode="after")
     def _minimum_is_below_the_maximum(self) -> Self:
         if self.max_leads is not None and self.max_leads < self.min_leads:
@@ -117,9 +136,10 @@ class Conditions(_Model):
         return self
 
 
-def not_ready(ready: Ready) -> str:
-    """Say in the ledger and to people why a run took nothing."""
-    return f"{NOT_READY}: waited for {ready}"
+def not_ready(ready: Ready, *, error: str | None = None) -> str:
+    """Say in the ledger and to people why a run took nothing; `error` is the kind of the last one, if any."""
+    told = f"{NOT_READY}: waited in vain for {ready}"
+    return f"{told} (the last look ended in {error})" if error else told
 
 
 NOT_READY = "not ready"

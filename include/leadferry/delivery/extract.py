@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
+from leadferry.batch.conditions import not_ready
 from leadferry.batch.eligibility import caps_of, dedupe_of, failing, gates_of, price_of, version_of
 from leadferry.batch.model import Batch
+from leadferry.batch.received import collects_from
 from leadferry.batch.windows import window_of
 from leadferry.delivery.field_changes import guard
 from leadferry.delivery.holding import why_on_hold
@@ -105,12 +106,13 @@ def departure(batch: Batch, trigger: Trigger, *, params: dict[str, Any] | None =
     )
 
 
-def collects_from(batch: Batch) -> datetime | None:
-    """Return from when on a batch that is new to a flow collects its leads; None for all there are."""
-    day = batch.select.received_from
-    if day is None:
-        return None
-    return datetime.combine(date.fromisoformat(day), time(), tzinfo=ZoneInfo(batch.timezone))
+def note_not_ready(database: Database, batch: Batch, trigger: Trigger, *, error: str | None) -> str:
+    """Write into the ledger that a run took nothing because what it waited for did not come; return the reason."""
+    if batch.conditions.ready is None:
+        raise ValueError("this batch waits for nothing")
+    reason = not_ready(batch.conditions.ready, error=error)
+    claim(database, _departure(batch, trigger), Selection(on_hold=reason))
+    return reason
 
 
 def selection_of(batch: Batch, params: DeliverNow) -> Selection:
@@ -122,7 +124,7 @@ def selection_of(batch: Batch, params: DeliverNow) -> Selection:
         limit=params.limit or chosen.limit,
         minimum=1 if params.ignore_minimum or params.test else batch.conditions.min_leads,
         maximum=None if params.ignore_maximum or params.test else batch.conditions.max_leads,
-        max_wait=batch.conditions.max_wait,
+        max_wait=batch.conditions.longest_wait,
         departs_empty=batch.empty == "header_only",
         keep_for_next=params.keep_for_next,
         made_up=made_up_leads(batch) if params.test else (),

@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, and_
 from leadferry.batch.eligibility import failing
 from leadferry.batch.files import OutputFile
 from leadferry.batch.model import Batch
+from leadferry.batch.received import collects_from
 from leadferry.delivery.control_records import ControlRecords
 from leadferry.delivery.cuts import in_a_segment
-from leadferry.delivery.extract import collects_from
 from leadferry.delivery.records import records_name, write_records
 from leadferry.delivery.variables import file_variables, recipient_zone
 from leadferry.errors import RenderError

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from leadferry.archive import Archive
+from leadferry.batch.conditions import NOT_READY
 from leadferry.batch.model import Batch
 from leadferry.delivery.deliver import look_up
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store import ledger, suspensions
+from leadferry.store.claim import TOO_MANY
 from leadferry.store.database import Database
 from leadferry.store.ledger import Settlement
 
@@ -39,6 +41,8 @@ def explain(settlement: Settlement) -> str:
     start = f"Delivery {settlement.delivery_id} is {settlement.state} ({counts})"
     match settlement.state:
         case DeliveryState.SKIPPED:
+            if (settlement.reason or "").startswith((NOT_READY, TOO_MANY)):
+                return f"{start}: {settlement.reason}. The leads stay in the queue."
             return f"{start}: {settlement.reason}. Check that leads come in by the batch's flows."
         case DeliveryState.FAILED:
             return f"{start}: {settlement.reason}. {settlement.returned} leads are back in the queue. Mend the cause, then trigger the DAG, or leave them to the next departure."

@@ -17,7 +17,7 @@ A new way to choose days is a new model in `days` that answers `between(first, l
 from __future__ import annotations
 
 from leadferry.schedule.calendar import Calendar
-from leadferry.schedule.model import Cron, Schedule, Timed
+from leadferry.schedule.model import Cron, OnAsset, Schedule, Timed
 from leadferry.schedule.plan import Departure, Plan, departures, latest_departure
 from leadferry.schedule.zones import Zone
 
@@ -25,6 +25,7 @@ __all__ = [
     "Calendar",
     "Cron",
     "Departure",
+    "OnAsset",
     "Plan",
     "Schedule",
     "Timed",

@@ -28,7 +28,18 @@ from leadferry.schedule.recurrence import cron_days, parse_cron
 from leadferry.schedule.zones import Zone
 from leadferry.units import Duration
 
-__all__ = ["WEEKDAYS", "Clock", "Cron", "Every", "Hourly", "Schedule", "Scheduled", "Timed", "Weekday"]
+__all__ = [
+    "WEEKDAYS",
+    "Clock",
+    "Cron",
+    "Every",
+    "Hourly",
+    "OnAsset",
+    "Schedule",
+    "Scheduled",
+    "Timed",
+    "Weekday",
+]
 
 Policy = Literal["skip", "previous", "next", "deliver"]
 """What happens to a departure on a closed day."""
@@ -86,6 +97,9 @@ class Scheduled(BaseModel):
         description="Departures missed while the scheduler was down or the DAG paused: one run for all (combine), "
         "one run for each (each), or none, leads go with the next departure (skip).",
     )
+    on_asset: str | None = Field(
+        default=None, min_length=1, description="Also depart whenever this Airflow asset is updated."
+    )
     generate_before: Annotated[Duration, Field(gt=timedelta(), le=_LONGEST_AHEAD)] | None = Field(
         default=None,
         description="Take the leads and make the files this much before the departure; they are sent at its time.",
@@ -120,6 +134,8 @@ class Scheduled(BaseModel):
             parts.append(f"calendar {self.calendar}")
         if self.generate_before:
             parts.append(f"built {int(self.generate_before.total_seconds() // 60)} minutes ahead")
+        if self.on_asset:
+            parts.append(f"and when the asset {self.on_asset} is updated")
         if self.spread:
             parts.append("spread")
         return ", ".join(parts)
@@ -357,9 +373,36 @@ class Cron(Scheduled):
         return self.said_with_calendar(f"cron {self.cron}")
 
 
+class OnAsset(Scheduled):
+    """Departures whenever an Airflow asset is updated, and at no time of day."""
+
+    on_asset: str = Field(min_length=1, description="Name of the Airflow asset.")
+
+    @model_validator(mode="after")
+    def _has_no_times(self) -> Self:
+        timed = [name for name in ("spread", "generate_before") if getattr(self, name) is not None]
+        if timed:
+            raise ValueError(f"{timed[0]} goes with times of departure")
+        return self
+
+    def __str__(self) -> str:
+        return f"when the asset {self.on_asset} is updated" + (
+            f", calendar {self.calendar}" if self.calendar else ""
+        )
+
+
+_TIMES = ("at", "hourly", "every", "template")
+
+
 def _kind(value: Any) -> str | None:
     if isinstance(value, str):
         return "manual"
+    if isinstance(value, OnAsset) or (
+        isinstance(value, Mapping)
+        and "on_asset" in value
+        and not any(value.get(key) for key in (*_TIMES, "cron"))
+    ):
+        return "asset"
     if isinstance(value, Cron) or (isinstance(value, Mapping) and "cron" in value):
         return "cron"
     return "timed" if isinstance(value, (Mapping, Timed)) else None
@@ -368,11 +411,12 @@ def _kind(value: Any) -> str | None:
 Schedule = Annotated[
     Annotated[Literal["manual"], Tag("manual")]
     | Annotated[Timed, Tag("timed")]
-    | Annotated[Cron, Tag("cron")],
+    | Annotated[Cron, Tag("cron")]
+    | Annotated[OnAsset, Tag("asset")],
     Discriminator(
         _kind,
         custom_error_type="schedule",
         custom_error_message="must be the word manual, or times and days such as {at: ['09:00'], on: weekdays}",
     ),
 ]
-"""When a batch departs: `manual` (only when triggered by hand), times and days, or a cron expression."""
+"""When a batch departs: `manual` (only when triggered by hand), times and days, a cron expression, or an asset."""

@@ -82,7 +82,7 @@ def departures(
         ValueError: `after` has no time zone.
         zoneinfo.ZoneInfoNotFoundError: this machine does not know the zone.
     """
-    if schedule == "manual":
+    if not isinstance(schedule, Timed | Cron):
         return
     yield from Plan(schedule, timezone=timezone, batch_id=batch_id).after(after)
 
@@ -102,7 +102,7 @@ def latest_departure(
         ValueError: `by` has no time zone.
         zoneinfo.ZoneInfoNotFoundError: this machine does not know the zone.
     """
-    if schedule == "manual":
+    if not isinstance(schedule, Timed | Cron):
         return None
     return Plan(schedule, timezone=timezone, batch_id=batch_id).latest(by)
 

@@ -41,6 +41,24 @@ from leadferry.store.tables import (
 Rows = list[dict[str, Any]]
 
 
+def end_of_the_last_window(database: Database, batch_id: str) -> datetime | None:
+    """Return where the window of a batch's last departure that took leads ended; None before the first."""
+    last = (
+        select(delivery.c.window_to)
+        .join(batch, batch.c.no == delivery.c.batch_no)
+        .where(
+            batch.c.id == batch_id,
+            delivery.c.number.is_not(None),
+            delivery.c.kind == DeliveryKind.DEPARTURE,
+            delivery.c.state != DeliveryState.FAILED,
+        )
+        .order_by(delivery.c.number.desc())
+        .limit(1)
+    )
+    with database.transaction() as connection:
+        return connection.scalar(last)
+
+
 def batch_no(database: Database, batch_id: str) -> int | None:
     """Return the number under which the store knows a batch; None when it never had leads."""
     with database.transaction() as connection:

@@ -1,0 +1,82 @@
+"""Departures before their time: asked for when enough leads wait, or one for too long; once after each delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from leadferry.states import DeliveryKind, DeliveryState
+from leadferry.store.database import Database
+from leadferry.store.routing import route_new_leads
+from leadferry.store.tables import delivery, early_departure, pending
+
+
+def order_early(  # noqa: PLR0913  # what is asked, and of which batch
+    database: Database,
+    batch_id: str,
+    *,
+    flows: Sequence[str],
+    received_from: datetime | None,
+    leads: int | None,
+    oldest: timedelta | None,
+) -> str | None:
+    """Ask for a departure when it is due; return why, or None when it is not due or was asked for already.
+
+    However often and by however many it is looked, a batch is asked once after each delivery that was made: a departure
+    that takes nothing, or fails, is not repeated by this; the timetable's next one goes on.
+
+    Args:
+        database: the lead store.
+        batch_id: whose queue.
+        flows: the flows it listens to; new leads are routed first.
+        received_from: a batch that is new to a flow collects its leads from here on; aware.
+        leads: due when this many wait.
+        oldest: due when the oldest waits this long.
+
+    Raises:
+        StoreUnavailableError: nothing happened; call it again.
+    """
+    batch_no = route_new_leads(database, batch_id=batch_id, flows=flows, received_from=received_from)
+    with database.transaction() as connection:
+        reason = _why_now(connection, batch_no, leads=leads, oldest=oldest)
+        if reason is None:
+            return None
+        row = {
+            "batch_no": batch_no,
+            "after_delivery": _last_delivery(connection, batch_no),
+            "reason": reason,
+        }
+        order = upsert(early_departure).values(row).on_conflict_do_nothing()
+        made = connection.scalar(order.returning(early_departure.c.batch_no))
+    return None if made is None else reason
+
+
+def _why_now(
+    connection: Connection, batch_no: int, *, leads: int | None, oldest: timedelta | None
+) -> str | None:
+    waiting = connection.execute(
+        select(
+            func.count().label("leads"),
+            (func.now() - func.min(pending.c.received_at)).label("age"),
+        ).where(pending.c.batch_no == batch_no)
+    ).one()
+    if leads is not None and waiting.leads >= leads:
+        return f"{waiting.leads} leads wait"
+    if oldest is not None and waiting.age is not None and waiting.age >= oldest:
+        return f"a lead waits for {waiting.age.total_seconds() / 60:.0f} minutes"
+    return None
+
+
+def _last_delivery(connection: Connection, batch_no: int) -> int:
+    """Return the newest delivery that took leads and did not give them back; 0 when there is none."""
+    last = select(func.coalesce(func.max(delivery.c.id), 0)).where(
+        delivery.c.batch_no == batch_no,
+        delivery.c.number.is_not(None),
+        delivery.c.kind == DeliveryKind.DEPARTURE,
+        delivery.c.state != DeliveryState.FAILED,
+    )
+    found: int = connection.scalars(last).one()
+    return found

@@ -1,0 +1,152 @@
+"""What the triggerer watches: files and queries that a departure waits for, and queues."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.serialization.encoders import encode_trigger
+from sqlalchemy.engine import make_url
+
+from batches import add_leads, make_batch
+from leadferry.batch.conditions import Ready
+from leadferry.triggers import LeadsWaiting, ReadyTrigger, is_ready
+
+DAY = "2026-01-30"
+
+
+def ready(**keys):
+    return Ready.model_validate({"every": "1s", **keys})
+
+
+def fired(asked, *, within=timedelta()):
+    """The payload of the trigger's only event."""
+    deadline = (datetime.now(tz=UTC) + within).isoformat()
+    trigger = ReadyTrigger(ready=asked.model_dump(mode="json"), day=DAY, deadline=deadline, first_look=0)
+
+    async def first():
+        return [event.payload async for event in trigger.run()]
+
+    (payload,) = asyncio.run(first())
+    return payload
+
+
+@pytest.fixture
+def warehouse(database, store_url, monkeypatch):
+    """An Airflow connection `warehouse` to a real PostgreSQL."""
+    url = make_url(store_url)
+    connection = {
+        "conn_type": "postgres",
+        "host": url.query.get("host", url.host),
+        "login": url.username,
+        "schema": url.database,
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
+    return "warehouse"
+
+
+@pytest.mark.req("R046")
+def test_a_file_is_ready_when_it_is_there_on_the_day_of_the_departure(tmp_path):
+    asked = ready(file={"path": f"{tmp_path}/leads-{{{{ date }}}}.done"})
+    assert fired(asked) == {"ready": False, "error": None}
+    (tmp_path / f"leads-{DAY}.done").touch()
+    assert fired(asked) == {"ready": True}
+
+
+@pytest.mark.req("R046")
+def test_what_comes_while_it_is_looked_for_is_found(tmp_path):
+    marker = tmp_path / "ready"
+    asked = ready(file={"path": str(marker)})
+    deadline = (datetime.now(tz=UTC) + timedelta(minutes=1)).isoformat()
+    trigger = ReadyTrigger(ready=asked.model_dump(mode="json"), day=DAY, deadline=deadline, first_look=0)
+
+    async def comes_later():
+        events = trigger.run()
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        marker.touch()
+        return (await first).payload
+
+    assert asyncio.run(comes_later()) == {"ready": True}
+
+
+@pytest.mark.req("R046")
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT count(*) FROM leadferry.lead", False),
+        ("SELECT 1", True),
+        ("SELECT false", False),
+        ("SELECT NULL", False),
+        ("SELECT id FROM leadferry.lead", False),
+    ],
+)
+def test_a_query_is_ready_when_its_first_value_is_something(warehouse, query, expected):
+    assert is_ready(ready(sql={"connection": warehouse, "query": query}), day=DAY) is expected
+
+
+@pytest.mark.req("R046")
+def test_a_query_that_fails_is_not_ready_and_only_its_kind_is_told(warehouse):
+    told = fired(ready(sql={"connection": warehouse, "query": "SELECT 'jane@example.com'::integer"}))
+    assert told["ready"] is False
+    assert "jane" not in told["error"]
+
+
+def test_a_connection_that_is_not_there_is_told(tmp_path):
+    told = fired(ready(sql={"connection": "nowhere", "query": "SELECT 1"}))
+    assert told["ready"] is False
+    assert told["error"]
+
+
+@pytest.mark.req("R047")
+def test_the_watch_over_a_queue_fires_once(database, store_url, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
+    add_leads(database, 3)
+    watch = LeadsWaiting(
+        batch_id="acme", flows=["auto"], received_from=None, leads=3, oldest=None, every=0.01
+    )
+
+    async def first_and_next():
+        events = watch.run()
+        first = await anext(events)
+        again = asyncio.ensure_future(anext(events))
+        done, _ = await asyncio.wait([again], timeout=0.5)
+        again.cancel()
+        return first.payload, bool(done)
+
+    payload, again = asyncio.run(first_and_next())
+    assert payload == {"batch": "acme", "reason": "3 leads wait"}
+    assert not again
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        ReadyTrigger(ready={"asset": "x"}, day=DAY, deadline="2026-01-30T09:00:00+00:00"),
+        LeadsWaiting(batch_id="a", flows=["f"], received_from=None, leads=1, oldest=7200.0, every=60.0),
+    ],
+)
+def test_a_trigger_survives_being_stored(trigger):
+    path, values = trigger.serialize()
+    assert type(trigger)(**values).serialize() == (path, values)
+    assert encode_trigger(trigger)["classpath"] == path
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, "exactly one of sql, file and asset"),
+        ({"asset": "a", "file": {"path": "/x"}}, "exactly one of sql, file and asset"),
+        ({"file": {"path": "/x/{{ batch.id }}"}}, "may hold {{ date }} and nothing else"),
+        ({"file": {"path": "/x", "connection": "c"}}, "connection goes with a URL"),
+    ],
+)
+def test_what_cannot_be_waited_for_is_refused(keys, told):
+    with pytest.raises(ValueError, match=told):
+        make_batch(conditions={"ready": keys})
+
+
+@pytest.mark.parametrize("conditions", [{"depart_early": {}}, {"min_leads": 5, "max_leads": 4}])
+def test_conditions_that_cannot_be_meant_are_refused(conditions):
+    with pytest.raises(ValueError, match=r"say when|max_leads is less"):
+        make_batch(conditions=conditions)
