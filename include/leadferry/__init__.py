@@ -2,7 +2,7 @@
 
 Where things are, from the outside in:
 
-* `dag_factory`, `timetables`: the thin layer that Airflow sees; one DAG per batch file.
+* `dag_factory`, `timetables`, `triggers`: the thin layer that Airflow sees; one DAG per batch file.
 * `cli`: the command `leadferry`.
 * `doctor`: says why a delivery fails, stage by stage, before it does.
 * `watch`: what looks after all batches: missed departures, queues, keys; recovery, retention, reports.

@@ -91,7 +91,7 @@ def _queue_of(database: Database, batch: str, *, samples: int) -> tuple[Queue, l
 def _routed(database: Database, batch: str) -> int:
     """Return the batch's number in the store after new leads were offered; of a deleted batch, what is left there."""
     from leadferry.batch.load import batch_ids, load_batch
-    from leadferry.delivery.extract import collects_from
+    from leadferry.batch.received import collects_from
     from leadferry.project import config_folder
     from leadferry.store.history import batch_no
     from leadferry.store.routing import route_new_leads

@@ -41,9 +41,11 @@ def explain(settlement: Settlement) -> str:
     start = f"Delivery {settlement.delivery_id} is {settlement.state} ({counts})"
     match settlement.state:
         case DeliveryState.SKIPPED:
-            if (settlement.reason or "").startswith((NOT_READY, TOO_MANY)):
-                return f"{start}: {settlement.reason}. The leads stay in the queue."
-            return f"{start}: {settlement.reason}. Check that leads come in by the batch's flows."
+            known = (settlement.reason or "").startswith((NOT_READY, TOO_MANY))
+            next_step = (
+                "The leads stay in the queue" if known else "Check that leads come in by the batch's flows"
+            )
+            return f"{start}: {settlement.reason}. {next_step}."
         case DeliveryState.FAILED:
             return f"{start}: {settlement.reason}. {settlement.returned} leads are back in the queue. Mend the cause, then trigger the DAG, or leave them to the next departure."
         case DeliveryState.PARTIAL:
