@@ -1,0 +1,251 @@
+"""Conditions, events and business hours through a real Airflow, triggerer included.
+
+All runs happen once, side by side; the tests look at what they left.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from batches import add_leads, rows, scalars, waiting
+from leadferry.local.airflow import ENDED, AirflowApi
+from leadferry.local.processes import Processes
+
+from .airflow_home import COMPONENTS, AirflowHome
+from .test_live import get, until
+
+AT_TEN = {"at": ["10:00"], "calendar": "nine_to_five"}
+LATE_EVENING = 22
+
+
+def zone_where_it_is(hour: int) -> str:
+    """A zone whose clock shows this hour now."""
+    ahead = (hour - datetime.now(tz=UTC).hour) % 24
+    ahead = ahead - 24 if ahead > 12 else ahead
+    return f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT"  # its signs are the other way round
+
+
+TONIGHT = {"schedule": AT_TEN, "timezone": zone_where_it_is(LATE_EVENING)}
+BATCHES = {
+    "by_night": TONIGHT,
+    "by_night_all_the_same": TONIGHT,
+    "bad_conf": {},
+    "file_missing": {
+        "conditions": {"ready": {"file": {"path": "{ready}.not"}, "timeout": "2s", "every": "1s"}}
+    },
+    "at_an_event": {
+        "schedule": {"on_asset": "prices_loaded"},
+        "conditions": {"ready": {"file": {"path": "{ready}"}, "every": "1s"}},
+    },
+    "crossing": {
+        "schedule": {"at": ["09:00"], "on": ["mon"], "timezone": zone_where_it_is(15)},
+        "conditions": {
+            "depart_early": {"leads": 4, "every": "1s"},
+            "ready": {"asset": "prices_loaded", "every": "1s"},
+        },
+    },
+    "second_chance": {"retry": {"attempts": 1, "at": ["14:00"]}, "timezone": zone_where_it_is(LATE_EVENING)},
+}
+"""Each delivers the five leads of a flow with its own name."""
+
+BY_THEMSELVES = {"at_an_event", "crossing"}
+CONF = {
+    "bad_conf": {"limits": 2},
+    "by_night_all_the_same": {"override_window": True},
+}
+STAY = {"by_night", "second_chance"}
+
+
+@dataclass
+class Live:
+    airflow: AirflowHome
+    states: dict[str, str] = field(default_factory=dict)
+    """How each batch's only run ended."""
+    tasks: dict[str, dict[str, str]] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
+    refused: int = 0
+    """What Airflow answered to a conf that its form does not allow."""
+
+    def delivered(self, batch_id: str) -> list[Path]:
+        folder = self.airflow.inbox / batch_id
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def deliveries(self, batch_id: str) -> list[tuple]:
+        return rows(
+            self.airflow.database,
+            "SELECT delivery.state::text, reason FROM delivery JOIN batch ON no = batch_no WHERE batch.id = :batch",
+            batch=batch_id,
+        )
+
+
+@pytest.fixture(scope="module")
+def live(make_airflow) -> Live:
+    found = Live(make_airflow({}))
+    prepare(found.airflow)
+    run_all(found)
+    return found
+
+
+def prepare(airflow: AirflowHome) -> None:
+    ready = airflow.folder / "ready"
+    ready.touch()
+    calendars = airflow.config / "calendars"
+    calendars.mkdir(parents=True)
+    hours = {"hours": {"opens": "09:00", "closes": "17:00"}, "weekend": []}
+    (calendars / "nine_to_five.yaml").write_text(yaml.safe_dump(hours))
+    for batch_id, written in BATCHES.items():
+        keys = json.loads(json.dumps(written).replace("{ready}", str(ready)))
+        folder = [{"id": "drop", "type": "folder", "path": str(airflow.inbox / batch_id)}]
+        retry = {"attempts": 1, "first_delay": "1s"}
+        airflow.batch(batch_id, **{"flows": [batch_id], "retry": retry, "destinations": folder, **keys})
+        if batch_id != "crossing":
+            add_leads(airflow.database, 5, flow=batch_id)
+    airflow.inbox.mkdir(parents=True, exist_ok=True)
+    (airflow.inbox / "second_chance").write_text("a file is in the way of the folder")
+
+
+def run_all(live: Live) -> None:
+    pools = json.loads(live.airflow.leadferry("pools"))
+    processes = Processes(live.airflow.workspace.records, logs=live.airflow.workspace.logs)
+    api = live.airflow.start(processes, "api-server", "scheduler", "dag-processor", "triggerer")
+    try:
+        until(lambda: not api.unhealthy((*COMPONENTS, "triggerer")), processes, what="Airflow is healthy")
+        for pool in pools:
+            until(lambda name=pool: api.ensure_pool(name, slots=4), processes, what=f"{pool} is made")
+        for batch_id in BATCHES:
+            until(lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, what=f"{batch_id} is read")
+        update(api, "prices_loaded")
+        add_leads(live.airflow.database, 5, flow="crossing")
+        live.refused = trigger(api, "bad_conf", "refused", {"limit": "many"})
+        for batch_id in set(BATCHES) - BY_THEMSELVES:
+            assert trigger(api, batch_id, "live", CONF.get(batch_id, {})) == 200
+        for batch_id in BATCHES:
+            until(lambda one=batch_id: came_to_rest(api, one), processes, what=f"{batch_id} comes to rest")
+            look(live, api, batch_id)
+    finally:
+        api.close()
+        processes.stop(grace=5)
+
+
+def update(api: AirflowApi, asset: str) -> None:
+    """Say that an asset was updated, as another system does."""
+    (found,) = [one for one in get(api, f"assets?name_pattern={asset}")["assets"] if one["name"] == asset]
+    assert api._ask("POST", "/api/v2/assets/events", json={"asset_id": found["id"], "extra": {}})
+
+
+def trigger(api: AirflowApi, batch_id: str, run_id: str, conf: dict) -> int:
+    body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+    return api._http.post(f"/api/v2/dags/batch_{batch_id}/dagRuns", json=body).status_code
+
+
+def only_run(api: AirflowApi, batch_id: str) -> dict | None:
+    runs = get(api, f"dags/batch_{batch_id}/dagRuns")["dag_runs"]
+    return runs[0] if runs else None
+
+
+def instances(api: AirflowApi, batch_id: str, run_id: str) -> dict[str, str]:
+    found = get(api, f"dags/batch_{batch_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+    return {one["task_id"]: one["state"] for one in found}
+
+
+def came_to_rest(api: AirflowApi, batch_id: str) -> bool:
+    run = only_run(api, batch_id)
+    if run is None:
+        return False
+    if batch_id in STAY:
+        return instances(api, batch_id, run["dag_run_id"]).get("deliver.drop") == "up_for_reschedule"
+    return run["state"] in ENDED
+
+
+def look(live: Live, api: AirflowApi, batch_id: str) -> None:
+    run = only_run(api, batch_id)
+    live.states[batch_id] = run["state"]
+    live.runs[batch_id] = len(get(api, f"dags/batch_{batch_id}/dagRuns")["dag_runs"])
+    live.tasks[batch_id] = instances(api, batch_id, run["dag_run_id"])
+
+
+@pytest.mark.req("R042", "V66")
+def test_a_run_by_hand_in_the_evening_is_held_and_takes_no_slot(live):
+    assert live.states["by_night"] == "running"
+    assert live.tasks["by_night"]["render"] == "success"
+    assert live.delivered("by_night") == []
+    assert live.deliveries("by_night") == [("rendered", None)]
+    (lease,) = scalars(
+        live.airflow.database,
+        "SELECT extract(hour FROM lease_until - claimed_at) FROM delivery JOIN batch ON no = batch_no"
+        " WHERE batch.id = 'by_night'",
+    )
+    assert lease >= 10 + 6  # until nine, and the usual six hours
+
+
+@pytest.mark.req("R042", "R049", "R051")
+def test_a_run_over_the_rest_api_does_what_its_conf_says_and_is_sent_in_the_evening_all_the_same(live):
+    assert live.states["by_night_all_the_same"] == "success"
+    assert len(live.delivered("by_night_all_the_same")) == 1
+
+
+@pytest.mark.req("R049")
+def test_a_conf_that_cannot_be_meant_is_refused_before_anything_is_claimed(live):
+    assert live.refused in {400, 422}
+    assert live.states["bad_conf"] == "failed"
+    assert live.tasks["bad_conf"]["extract"] == "failed"
+    assert live.deliveries("bad_conf") == []
+    assert live.delivered("bad_conf") == []
+
+
+@pytest.mark.req("R046")
+@pytest.mark.parametrize("batch_id", ["at_an_event", "crossing"])
+def test_what_a_departure_waits_for_is_there_so_it_goes(live, batch_id):
+    assert live.states[batch_id] == "success"
+    assert live.tasks[batch_id]["wait"] == "success"
+    assert len(live.delivered(batch_id)) == 1
+
+
+@pytest.mark.req("R046")
+def test_what_does_not_come_in_time_fails_the_run_as_not_ready_and_nothing_is_sent(live):
+    assert live.states["file_missing"] == "failed"
+    assert live.tasks["file_missing"]["extract"] == "upstream_failed"
+    ((state, reason),) = live.deliveries("file_missing")
+    assert state == "skipped"
+    assert reason.startswith("not ready: waited in vain for the file ")
+    assert len(waiting(live.airflow.database, "file_missing")) == 5
+    assert live.delivered("file_missing") == []
+
+
+@pytest.mark.req("R046")
+def test_a_batch_that_waits_for_nothing_has_no_such_task(live):
+    assert "wait" not in live.tasks["by_night"]
+
+
+@pytest.mark.req("R048")
+def test_an_update_of_an_asset_starts_one_run(live):
+    assert live.states["at_an_event"] == "success"
+    assert live.runs["at_an_event"] == 1
+    assert len(live.delivered("at_an_event")) == 1
+    assert scalars(
+        live.airflow.database,
+        "SELECT actor FROM audit WHERE action = 'delivery.trigger' AND object = 'batch at_an_event'",
+    ) == ["event"]
+
+
+@pytest.mark.req("R047")
+def test_crossing_the_threshold_causes_one_delivery(live):
+    assert live.states["crossing"] == "success"
+    assert live.runs["crossing"] == 1
+    assert len(live.delivered("crossing")) == 1
+    assert scalars(live.airflow.database, "SELECT reason FROM early_departure") == ["5 leads wait"]
+
+
+@pytest.mark.req("R059")
+def test_a_delivery_that_failed_for_good_waits_for_its_second_chance(live):
+    assert live.states["second_chance"] == "running"
+    ((destination, number, hour),) = rows(
+        live.airflow.database,
+        "SELECT destination, number, extract(epoch FROM until - ordered_at) / 3600 FROM later_try",
+    )
+    assert (destination, number) == ("drop", 1)
+    assert 15 <= hour <= 16  # from the evening until two in the afternoon
