@@ -7,7 +7,7 @@ import pytest
 
 from batches import add_leads, folder, make_batch, rows, waiting
 from leadferry.batch.model import Batch
-from leadferry.delivery.extract import Trigger
+from leadferry.delivery.extract import Trigger, note_not_ready
 from leadferry.delivery.extract import extract as claim_leads
 from leadferry.delivery.later import another_time, not_yet
 from leadferry.delivery.notices import tell_if_late
@@ -211,3 +211,20 @@ def test_a_destination_may_have_times_of_its_own(database):
     now = datetime(2026, 1, 13, 10, tzinfo=UTC)
     found = another_time(database, delivery, "drop", INTERRUPTED, now=now)
     assert found.until == datetime(2026, 1, 13, 16, tzinfo=UTC)
+
+
+# --- what did not come
+
+
+@pytest.mark.req("R046")
+def test_a_run_that_waited_in_vain_takes_nothing_and_says_so_in_the_ledger(ferry):
+    batch = make_batch(conditions={"ready": {"asset": "prices_loaded"}})
+    leads = add_leads(ferry.database, 2)
+    asked = Trigger(run_id="scheduled__1", departs_at=local(13, "09:00"))
+    reason = note_not_ready(ferry.database, batch, asked, error="OperationalError")
+    assert reason == (
+        "not ready: waited in vain for an update of the asset prices_loaded"
+        " (the last look ended in OperationalError)"
+    )
+    assert rows(ferry.database, "SELECT state::text, reason FROM delivery") == [("skipped", reason)]
+    assert waiting(ferry.database) == leads

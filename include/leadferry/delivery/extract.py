@@ -111,7 +111,7 @@ def note_not_ready(database: Database, batch: Batch, trigger: Trigger, *, error:
     if batch.conditions.ready is None:
         raise ValueError("this batch waits for nothing")
     reason = not_ready(batch.conditions.ready, error=error)
-    claim(database, _departure(batch, trigger), Selection(on_hold=reason))
+    claim(database, departure(batch, trigger), Selection(on_hold=reason))
     return reason
 
 
