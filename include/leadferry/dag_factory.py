@@ -185,7 +185,8 @@ def raise_config_errors() -> None:
     _, errors = load_all(config_folder())
     if errors:
         what = "\n".join(error.what for error in errors)
-        raise BatchConfigError(f"{len(errors)} broken batch files; the other batches run\n{what}", hint="")
+        many = "1 broken batch file" if len(errors) == 1 else f"{len(errors)} broken batch files"
+        raise BatchConfigError(f"{many}; the other batches run\n{what}", hint="")
 
 
 def pools() -> dict[str, int]:

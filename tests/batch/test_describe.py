@@ -151,3 +151,77 @@ def test_the_page_is_the_same_in_every_process(folder):
 )
 def test_a_length_of_time_is_said_in_the_largest_unit_that_fits(value, said):
     assert duration(value) == said
+
+
+WAYS = """\
+name: Acme, three ways
+recipient: acme
+flows: [auto]
+schedule: {at: ["09:00"], on: weekdays}
+enabled: false
+conditions: {max_leads: 900}
+fields: [{to: Email, from: email}]
+files: [{id: leads, name: "{{ delivery.date }}.csv", format: {type: csv}}]
+destinations:
+  - {id: server, type: sftp, connection: acme_sftp, directory: /in, retry: {attempts: 2, first_delay: 5s}}
+  - {id: mail, type: email, connection: smtp, to: [kim@acme.example], subject: s, body: b, fallback_for: server}
+  - id: api
+    type: http
+    connection: acme_api
+    answers: [{when: {status: [2xx]}, then: accepted}]
+notify: {failure: [ops@example.com, desk@example.com]}
+"""
+
+
+def test_each_destination_is_told_with_what_it_gets_and_how_often_it_is_tried(folder):
+    folder.batch(text=WAYS)
+
+    page = describe(folder.load())
+
+    assert (
+        "| mail, only when server failed | smtp connection 'smtp', 1 recipient at acme.example | leads |"
+        in page
+    )
+    assert "| api | http connection 'acme_api', POST / | the leads themselves |" in page
+    assert (
+        "- For `server`: A delivery that fails for a passing reason is tried 2 times in all: again after 5 s"
+        in page
+    )
+    assert "More than 900 leads are taken for a mistake" in section(page, "When")
+
+
+def test_a_batch_without_files_has_no_empty_table(folder):
+    lines = [line for line in WAYS.splitlines(keepends=True) if not line.startswith("files:")]
+    kept = "".join(line for line in lines if "id: server" not in line and "id: mail" not in line)
+    folder.batch(text=kept)
+
+    where = section(describe(folder.load()), "Where")
+
+    assert "| File |" not in where
+    assert "the leads themselves" in where
+
+
+def test_a_batch_that_is_switched_off_says_so_before_its_times(folder):
+    folder.batch(text=WAYS)
+
+    when = section(describe(folder.load()), "When")
+
+    assert when.index("Switched off") < when.index("Departs weekdays")
+    assert "`leadferry batches enable acme`" in when
+
+
+def test_who_hears_of_a_failure_is_told(folder, page):
+    folder.batch(text=WAYS)
+
+    told = section(describe(folder.load()), "If a delivery failed")
+
+    assert "`ops@example.com`, `desk@example.com` get a mail when a delivery fails." in told
+    assert "Nobody gets a mail" in section(page, "If a delivery failed")
+
+
+def test_the_operator_is_told_of_the_doctor_and_of_what_is_held(page):
+    steps = section(page, "If a delivery failed")
+
+    assert "`leadferry doctor acme`" in steps
+    assert "`leadferry suspensions`" in steps
+    assert "`leadferry dispatch list DELIVERY`" in steps

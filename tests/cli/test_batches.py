@@ -357,3 +357,13 @@ def test_every_answer_has_a_question():
 
     names = [one.name for one in fields(Answers)]
     assert names == [name for group in GROUPS.values() for name in group] == list(QUESTIONS)
+
+
+def test_the_recipients_that_are_there_are_offered(config):
+    (config / "recipients" / "acme.yaml").rename(config / "recipients" / "beta.yaml")
+
+    result = run("batches", "new", "x", answers="\n" * 3 + "\n" * 5 + "folder\n\nout\n\n\n")
+
+    assert result.exit_code == 0, result.output
+    assert "Recipient: beta [beta]" in result.output
+    assert load(config, "x").recipient.id == "beta"

@@ -32,3 +32,30 @@ def test_a_table_that_does_not_fit_is_told_line_by_line_and_nothing_is_cut(capsy
 @pytest.mark.parametrize("width", [20, 100])
 def test_json_is_the_same_in_every_terminal(capsys, monkeypatch, width):
     assert json.loads(shown(capsys, monkeypatch, width=width, as_json=True)) == ROWS
+
+
+def test_a_sentence_in_the_last_column_is_folded_between_words_where_that_makes_the_table_fit(
+    capsys, monkeypatch
+):
+    rows = [{"id": 1, "note": "left out, because that day is a holiday in the calendar of the recipient"}]
+    monkeypatch.setenv("COLUMNS", "60")
+
+    show(rows, as_json=False, title="Days", columns=["id", "note"], prose=["note"])
+
+    out = capsys.readouterr().out
+    assert "1 ──" not in out
+    assert "┃ id ┃ note" in out
+    assert max(map(len, out.splitlines())) <= 60
+    assert "calendar" in out
+
+
+def test_a_column_of_sentences_that_would_be_too_narrow_is_not_folded(capsys, monkeypatch):
+    out = shown(capsys, monkeypatch, width=60, prose=["reason"])
+    assert "1 ──" in out
+
+
+def test_a_listing_of_nothing_says_so(capsys):
+    show([], as_json=False, title="Things", columns=["id"])
+    assert capsys.readouterr().out == "Things: none\n"
+    show([], as_json=True, title="Things", columns=["id"])
+    assert json.loads(capsys.readouterr().out) == []

@@ -308,7 +308,10 @@ def test_a_fallback_that_was_used_is_told(ferry, inbox, mail, tmp_path):
     assert told(ferry, make_batch(destinations=[blocked(inbox), second], **TOLD), "run-1")
     ((_, subject, text),) = messages(mail)
     assert subject == "Leadferry: Acme, daily: delivered, but not everywhere"
-    assert "drop: no_such_path, its fallback has it" in text.replace("\n", " ")
+    told_in_one_line = text.replace("\n", " ")
+    assert "drop: no_such_path, its fallback has it" in told_in_one_line
+    assert "`leadferry dispatch list 1`" in told_in_one_line
+    assert "(batch acme)" in told_in_one_line
 
 
 def test_a_departure_on_hold_is_no_failure_even_where_nothing_to_deliver_is_one(ferry, inbox, mail):

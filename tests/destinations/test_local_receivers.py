@@ -80,3 +80,16 @@ def test_http(tmp_path, connect, make_parcel):
             receipt = deliver(api, replace(parcel, answers=Memory()))
         assert (tmp_path / "inbox" / f"{receipt.details['buyer_id']}.json").read_bytes() == content
     assert len(list((tmp_path / "inbox").iterdir())) == 2
+
+
+def test_a_look_whether_the_api_is_there_leaves_nothing_in_its_inbox(tmp_path, connect, make_parcel):
+    with running("http", "--root", tmp_path / "inbox", "--state", tmp_path / "state", "--token", "t") as said:
+        api = Http(
+            id="out",
+            connection=connect("api", said),
+            auth={"type": "bearer"},
+            answers=[{"when": {"status": ["2xx"]}, "then": "accepted"}],
+        )
+        with api.open() as session:
+            session.probe(make_parcel(b""))
+    assert list((tmp_path / "inbox").iterdir()) == []

@@ -274,7 +274,7 @@ class TestEmail:
         assert found.ok
         assert "From: Ferry <leads@ferry.example>" in found.told(Stage.SENDER).what
         assert (
-            found.told(Stage.WRITE).what == "mail from leads@ferry.example to 1 recipients would be accepted"
+            found.told(Stage.WRITE).what == "mail from leads@ferry.example to 1 recipient would be accepted"
         )
         assert mail.inbox.messages() == []
         assert {found.told(one).verdict for one in (Stage.PATH, Stage.RENAME, Stage.DELETE)} == {

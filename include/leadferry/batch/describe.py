@@ -15,6 +15,7 @@ import yaml
 
 from leadferry.batch.model import Batch, Contact
 from leadferry.destinations import Destination
+from leadferry.destinations.base import Retry
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import describe_rule
 
@@ -80,6 +81,11 @@ def _contact(contact: Contact) -> Sequence[str]:
 def _when(batch: Batch) -> Iterator[str]:
     yield "## When"
     yield ""
+    if not batch.enabled:
+        yield (
+            "- **Switched off** (`enabled: false`): nothing departs, leads are collected."
+            f" Only a test can be triggered. On again: `leadferry batches enable {batch.id}`."
+        )
     if batch.schedule == "manual":
         yield "- Departs only when the DAG is triggered by hand."
     else:
@@ -90,14 +96,20 @@ def _when(batch: Batch) -> Iterator[str]:
             f", unless the oldest has waited {duration(conditions.max_wait)}" if conditions.max_wait else ""
         )
         yield f"- Takes at least {conditions.min_leads} leads{late}; fewer stay in the queue."
+    if conditions.max_leads:
+        yield f"- More than {conditions.max_leads} leads are taken for a mistake: the run fails, they stay in the queue."
+    if conditions.ready:
+        yield f"- Waits for {_line(str(conditions.ready))}, for {duration(conditions.ready.timeout)} at most."
     yield f"- With nothing to deliver, {_EMPTY[batch.empty]}."
-    yield f"- {_retries(batch)}"
+    yield f"- {_retries(batch.retry)}"
+    for one in batch.destinations:
+        if one.retry is not None:
+            yield f"- For `{one.id}`: {_retries(batch.retry_of(one.id))}"
     if len(batch.destinations) > 1:
         yield f"- Counts as delivered when {_SUCCESS[batch.success].format(primary=batch.primary)}."
 
 
-def _retries(batch: Batch) -> str:
-    retry = batch.retry
+def _retries(retry: Retry) -> str:
     if retry.attempts == 1:
         return "A failed delivery is not tried again by itself."
     pauses = f"again after {duration(retry.first_delay)}"
@@ -183,19 +195,23 @@ def _options(options: dict[str, Any]) -> str:
 def _where(batch: Batch) -> Iterator[str]:
     yield "## Where"
     yield ""
-    yield from _table(
-        ("File", "Name", "Format"),
-        (
-            *((one.id, one.name, one.format.type) for one in batch.files),
-            *((one.id, one.name, f"zip of {', '.join(one.files)}") for one in batch.bundles),
-        ),
-    )
-    yield ""
-    rows = (
-        (_role(one), one.where, ", ".join(file.id for file in batch.files_for(one.id)))
-        for one in batch.destinations
-    )
-    yield from _table(("Destination", "Where", "Files"), rows)
+    if batch.files:
+        yield from _table(
+            ("File", "Name", "Format"),
+            (
+                *((one.id, one.name, one.format.type) for one in batch.files),
+                *((one.id, one.name, f"zip of {', '.join(one.files)}") for one in batch.bundles),
+            ),
+        )
+        yield ""
+    rows = ((_role(one), one.where, _what_it_gets(batch, one)) for one in batch.destinations)
+    yield from _table(("Destination", "Where", "Gets"), rows)
+
+
+def _what_it_gets(batch: Batch, destination: Destination) -> str:
+    if destination.takes == "leads":
+        return "the leads themselves"
+    return ", ".join(file.id for file in batch.files_for(destination.id))
 
 
 def _role(destination: Destination) -> str:
@@ -206,8 +222,13 @@ def _role(destination: Destination) -> str:
 
 def _when_it_failed(batch: Batch) -> Iterator[str]:
     tasks = ", ".join(f"`deliver.{one.id}`" for one in batch.destinations)
+    told = ", ".join(f"`{address}`" for address in batch.notify.failure)
+    heard = f"{told} gets a mail when" if len(batch.notify.failure) == 1 else f"{told} get a mail when"
+    heard = heard if told else "Nobody gets a mail (`notify.failure` is empty) when"
     yield f"""\
 ## If a delivery failed
+
+{heard} a delivery fails.
 
 1. Open the log of the red task ({tasks}; or `extract`, `render`): the last line says what happened and what to do.
 2. `leadferry deliveries {batch.id}` shows the state of every delivery:
@@ -215,10 +236,15 @@ def _when_it_failed(batch: Batch) -> Iterator[str]:
      to send them earlier, trigger this DAG.
    - **partial**: some destinations have it, others do not. Its leads count as delivered. When the cause is removed,
      clear the red `deliver` task together with what comes after it: only what is missing is sent, the same bytes.
-   - **held**: nobody can tell whether it arrived, so it is never sent again by itself. Ask the recipient, then say
+   - **held**: nobody can tell whether it arrived, so it is never sent again by itself. `leadferry dispatch list DELIVERY`
+     shows the dispatch that is `unknown`, and its id. Ask the recipient, then say
      `leadferry dispatch confirm ID --reason TEXT` or `leadferry dispatch fail ID --reason TEXT`.
    - **claimed**, **rendered**: still under way; a failed task is tried again by itself until its tries are used up.
-3. What has arrived is never sent twice, whatever you clear or trigger."""
+3. `leadferry doctor {batch.id}` tries the way to every destination, from the host name to a written file, and names
+   the stage that fails with its remedy.
+4. Pink tasks are no failure: nothing to deliver, a fallback that was not needed, or something is held or suspended;
+   the task's log says which. `leadferry suspensions` lists what is held, `leadferry resume {batch.id} --reason TEXT` ends it.
+5. What has arrived is never sent twice, whatever you clear or trigger."""
 
 
 def _config(batch: Batch) -> Iterator[str]:

@@ -86,7 +86,7 @@ def new(  # noqa: PLR0913 - one option for each question
 
     if list_scenarios:
         rows = [{"scenario": one, "for": what} for one, what in scaffold.scenarios().items()]
-        show(rows, as_json=False, title="Scenarios", columns=["scenario", "for"])
+        show(rows, as_json=False, title="Scenarios", columns=["scenario", "for"], prose=["for"])
         return
     given = {
         "name": name, "recipient": recipient, "flows": flows, "at": at, "on": on, "timezone": timezone,
@@ -96,7 +96,7 @@ def new(  # noqa: PLR0913 - one option for each question
     if scenario is not None:
         text = _from_scenario(scenario, given)
     else:
-        text = scaffold.batch_text(_answers(given, ask=not yes))
+        text = scaffold.batch_text(_answers(given, config=config_folder(), ask=not yes))
     file = change.create(config_folder(), batch, text, by=_author())
     typer.echo(
         f"{file}\nNext: leadferry check {batch}; leadferry batches test {batch}; leadferry batches enable {batch}"
@@ -113,19 +113,23 @@ def _from_scenario(scenario: str, given: dict[str, Any]) -> str:
     return edit.changed(text, changes)
 
 
-def _answers(given: dict[str, Any], *, ask: bool) -> Any:
-    from leadferry.lifecycle.scaffold import GROUPS, QUESTIONS, Answers, answers_from
+def _answers(given: dict[str, Any], *, config: Path, ask: bool) -> Any:
+    from leadferry.batch.load import recipient_files
+    from leadferry.lifecycle.scaffold import GROUPS, QUESTIONS, answers_from
 
     if not ask:
         return answers_from(given)
+    recipients = [file.stem for file in recipient_files(config)]
+    defaults = answers_from({"recipient": recipients[0] if recipients else None})
+    questions = {**QUESTIONS, "recipient": f"Recipient: {', '.join(recipients)}"} if recipients else QUESTIONS
     answers: dict[str, Any] = {}
     for group, names in GROUPS.items():
         typer.secho(f"\n{group}", bold=True)
         for one in names:
-            default = getattr(Answers(), one)
+            default = getattr(defaults, one)
             known = given[one]
             answers[one] = (
-                known if known is not None else typer.prompt(f"  {QUESTIONS[one]}", default=default)
+                known if known is not None else typer.prompt(f"  {questions[one]}", default=default)
             )
     return answers_from(answers)
 
@@ -218,7 +222,7 @@ def acknowledge(batch: Annotated[str, typer.Argument(help="The batch's id.")]) -
 def _tell(results: Sequence[Result], *, as_json: bool) -> None:
     rows = [{"batch": one.batch, "ok": one.ok, "changed": one.changed, "result": one.text} for one in results]
     columns = ["batch", "ok", "changed", "result"]
-    show(rows, as_json=as_json, title="Batches", columns=columns, brief=["batch", "result"])
+    show(rows, as_json=as_json, title="Batches", columns=columns, brief=["batch", "result"], prose=["result"])
     raise typer.Exit(code=0 if all(one.ok for one in results) else 1)
 
 

@@ -53,7 +53,7 @@ def deliveries(  # noqa: PLR0913  (one parameter for each option)
     rows = deliveries_of(lead_store(), asked, limit=count)
     title = f"Deliveries of {batch}" if batch else "Deliveries"
     brief = brief if batch else ["id", "batch", *brief[1:]]
-    show(rows, as_json=as_json, title=title, columns=columns, brief=brief)
+    show(rows, as_json=as_json, title=title, columns=columns, brief=brief, prose=["files", "reason"])
 
 
 def _show_needs_attention(batch: str | None, *, count: int, as_json: bool) -> None:
@@ -63,7 +63,14 @@ def _show_needs_attention(batch: str | None, *, count: int, as_json: bool) -> No
     columns = ["id", "batch", "state", "included", "confirmed", "departs_at", "lease_until", "why"]
     rows = needs_attention(lead_store(), batch, limit=count)
     brief = ["id", "batch", "state", "included", "departs_at", "why"]
-    show(rows, as_json=as_json, title="Deliveries that need a person", columns=columns, brief=brief)
+    show(
+        rows,
+        as_json=as_json,
+        title="Deliveries that need a person",
+        columns=columns,
+        brief=brief,
+        prose=["why"],
+    )
     if rows:
         raise typer.Exit(1)
 
@@ -87,7 +94,7 @@ def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
     tell({key: value for key, value in about.items() if value is not False}, title=f"Delivery {delivery_id}")
     for title, rows, columns in _parts(found):
         if rows:
-            show(rows, as_json=False, title=title, columns=columns)
+            show(rows, as_json=False, title=title, columns=columns, prose=["error"])
     for change in found["config_changes"] or []:
         typer.echo(f"changed since then: {change}")
 

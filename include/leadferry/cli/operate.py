@@ -54,7 +54,7 @@ def list_suspensions(*, as_json: AsJson = False) -> None:
     columns = ["scope", "name", "destination", "cause", "reason", "since", "until", "actor", "delivery_id"]
     found = suspensions.active(lead_store())
     rows = [{name: getattr(one, name) for name in columns} for one in found]
-    show(rows, as_json=as_json, title="Suspensions", columns=columns, brief=columns[:-1])
+    show(rows, as_json=as_json, title="Suspensions", columns=columns, brief=columns[:-1], prose=["reason"])
 
 
 def _scope(name: str, *, destination: str | None, chosen: str | None) -> Scope:

@@ -14,17 +14,20 @@ from rich.table import Table
 
 _ENDLESS = 100_000
 """Columns of a terminal in which everything fits."""
+_READABLE = 24
+"""Columns that a folded sentence needs to be read."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def show(
+def show(  # noqa: PLR0913 - one for each thing that differs between listings
     rows: Sequence[Mapping[str, Any]],
     *,
     as_json: bool,
     title: str,
     columns: Sequence[str],
     brief: Sequence[str] | None = None,
+    prose: Sequence[str] = (),
 ) -> None:
     """Print rows as a table, or as a JSON list of objects with the same keys.
 
@@ -36,18 +39,28 @@ def show(
         title: stands above the table.
         columns: in this order.
         brief: the columns that a terminal has room for, where these are not all.
+        prose: the columns with sentences or lists, which may be folded between words.
     """
     if as_json:
         typer.echo(
             json.dumps([{name: row[name] for name in columns} for row in rows], default=_plain, indent=2)
         )
         return
+    if not rows:
+        typer.echo(f"{title}: none")
+        return
     names = list(brief or columns)
     texts = [["" if row[name] is None else _plain(row[name]) for name in names] for row in rows]
     table = _table(title, names, texts)
     console = Console()
     wide = console.options.update(max_width=_ENDLESS)
-    if texts and console.measure(table, options=wide).maximum > console.width:
+    needed = console.measure(table, options=wide).maximum
+    if needed > console.width:
+        spared = sum(_spared([row[names.index(one)] for row in texts]) for one in prose if one in names)
+        if needed - spared <= console.width:
+            table = _table(title, names, texts, prose=prose)
+            needed = console.width
+    if needed > console.width:
         # Folded cells cannot be read: one line per value instead, as psql does in its expanded display.
         console.print(title)
         for number, values in enumerate(texts, start=1):
@@ -70,13 +83,22 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
 
 
-def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _table(
+    title: str, names: Sequence[str], rows: Sequence[Sequence[str]], *, prose: Sequence[str] = ()
+) -> Table:
     table = Table(title=title, title_justify="left")
     for name in names:
-        table.add_column(_heading(name), no_wrap=True)
+        table.add_column(_heading(name), no_wrap=name not in prose)
     for row in rows:
         table.add_row(*map(escape, row))
     return table
+
+
+def _spared(cells: Sequence[str]) -> int:
+    """Return how much narrower a column may become before its words are cut or its lines too short to be read."""
+    longest = max(map(len, cells))
+    word = max((len(word) for cell in cells for word in cell.split()), default=0)
+    return longest - max(word, min(longest, _READABLE))
 
 
 def _record(names: Sequence[str], values: Sequence[str]) -> Table:

@@ -67,7 +67,7 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
         return
     columns = ["utc", "local", "note"]
     rows = [_row(one, as_json=as_json) for one in upcoming]
-    show(rows, as_json=as_json, title=f"{found.id}: {found.schedule} {zone}", columns=columns)
+    show(rows, as_json=as_json, title=f"{found.id}: {found.schedule} {zone}", columns=columns, prose=["note"])
     _warn_of_the_horizon(found, upcoming)
 
 
@@ -127,7 +127,13 @@ def _show_conflicts(start: str | None, *, days: int, as_json: bool) -> None:
         for one in found
     ]
     if rows or as_json:
-        show(rows, as_json=as_json, title="Conflicts", columns=["utc", "batches", "where", "problem"])
+        show(
+            rows,
+            as_json=as_json,
+            title="Conflicts",
+            columns=["utc", "batches", "where", "problem"],
+            prose=["problem"],
+        )
     else:
         typer.echo(f"No conflicts between {len(batches)} batches in {days} days")
     for error in errors:

@@ -80,7 +80,14 @@ def list_dispatches(
     ]
     rows = history.dispatches(lead_store(), delivery)
     brief = ["id", "destination", "state", "file_id", "location", "error"]
-    show(rows, as_json=as_json, title=f"Dispatches of delivery {delivery}", columns=columns, brief=brief)
+    show(
+        rows,
+        as_json=as_json,
+        title=f"Dispatches of delivery {delivery}",
+        columns=columns,
+        brief=brief,
+        prose=["error"],
+    )
 
 
 @dispatch.command()

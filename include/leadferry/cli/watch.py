@@ -46,7 +46,7 @@ def incidents(
 def _show_incidents(found: list[Any], *, as_json: bool, title: str) -> None:
     rows = [{name: getattr(one, name) for name in _INCIDENTS} for one in found]
     brief = ["batch", "kind", "since", "recovered_at", "detail"]
-    show(rows, as_json=as_json, title=title, columns=_INCIDENTS, brief=brief)
+    show(rows, as_json=as_json, title=title, columns=_INCIDENTS, brief=brief, prose=["detail"])
 
 
 @app.command()

@@ -88,7 +88,8 @@ def tell_failure(delivery: Delivery, settlement: Settlement, *, suspended: Seque
     if settlement.state is DeliveryState.DELIVERED:
         what = "delivered, but not everywhere"
     consequences = [f"From now on, {one}. `leadferry resume {batch.id}` ends this." for one in suspended]
-    text = " ".join([explain(settlement), *consequences])
+    more = f"`leadferry dispatch list {delivery.id}` shows each file with its evidence or error (batch {batch.id})."
+    text = " ".join([explain(settlement), *consequences, more])
     _send(batch, batch.notify.failure, key=key, what=what, text=text)
 
 

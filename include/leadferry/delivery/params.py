@@ -29,7 +29,7 @@ class DeliverNow(BaseModel):
     ignore_maximum: bool = Field(
         default=False,
         title="Ignore the maximum",
-        description="Depart although more leads wait than the batch believes.",
+        description="Depart although more leads wait than the batch's maximum.",
     )
     override_window: bool = Field(
         default=False,

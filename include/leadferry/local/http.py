@@ -135,6 +135,8 @@ class HttpReceiver(Receiver):
             given.encode(), f"Bearer {self.token}".encode()
         ):
             return as_json({"error": "who are you?"}, status=401)
+        if request.method == "OPTIONS":  # the doctor looks whether somebody is there; nothing has arrived
+            return Response(status=204)
         key = request.headers.get("idempotency-key", "")
         with self._lock:
             if key and key in self._answered:

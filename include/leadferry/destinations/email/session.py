@@ -198,7 +198,8 @@ class EmailSession(Session):
             worst = max(refused, key=lambda error: not error.retry)
             what = f"{len(refused)} of {len(asked)} recipients were refused: {worst.what}"
             raise type(worst)(what, hint=worst.next_step) from None
-        return f"mail from {self._sender} to {len(asked)} recipients would be accepted"
+        count = "1 recipient" if len(asked) == 1 else f"{len(asked)} recipients"
+        return f"mail from {self._sender} to {count} would be accepted"
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -220,7 +220,8 @@ class MailSettings(DestinationBase):
         everybody = [one for one in self.addressees() if one is not None]
         domains = sorted({address.rpartition("@")[2] for address in everybody})
         sender = f" from {self.sender}" if self.sender else ""
-        return f"smtp connection '{self.connection}'{sender}, {len(everybody)} recipients at {', '.join(domains)}"
+        number = "1 recipient" if len(everybody) == 1 else f"{len(everybody)} recipients"
+        return f"smtp connection '{self.connection}'{sender}, {number} at {', '.join(domains)}"
 
     @property
     def pool(self) -> str:
