@@ -40,7 +40,7 @@ def graph(page: Page) -> None:
 
 def trigger_form(page: Page) -> None:
     """What a person may ask for when delivering now."""
-    page.set_viewport_size({"width": 1280, "height": 1240})
+    page.set_viewport_size({"width": 1280, "height": 1500})
     page.get_by_role("button", name="Trigger").click()
     page.get_by_text("Deliver two made-up leads").wait_for()
 
