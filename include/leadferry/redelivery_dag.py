@@ -155,7 +155,7 @@ def claim() -> dict[str, Any]:
         asked = _asked()
         batch = load_batch(require_batch(asked.batch), config=config_folder())
         run = get_current_context()["dag_run"]
-        by = ByHand(run_id=run.run_id, at=run.run_after, actor=run.triggering_user_name or "unknown")
+        by = ByHand(run_id=tasks.name_of(run), at=run.run_after, actor=run.triggering_user_name or "unknown")
         chosen = claim_redelivery(lead_store(), batch, asked, by)
         return {
             "delivery_id": chosen.delivery_id,
@@ -220,7 +220,9 @@ def _require_claimed(batch_id: str) -> None:
     from leadferry.store.ledger import delivery_of_run
 
     try:
-        delivery_of_run(lead_store(), batch_id=batch_id, run_id=get_current_context()["dag_run"].run_id)
+        delivery_of_run(
+            lead_store(), batch_id=batch_id, run_id=tasks.name_of(get_current_context()["dag_run"])
+        )
     except StoreError as error:
         if error.retry:
             raise

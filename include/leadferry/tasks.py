@@ -265,7 +265,12 @@ def _delivery_id(database: Any, batch_id: str) -> int:
     """Find this run's delivery in the store: XCom is for people to look at, not to rely on."""
     from leadferry.store.ledger import delivery_of_run
 
-    return delivery_of_run(database, batch_id=batch_id, run_id=_run().run_id)
+    return delivery_of_run(database, batch_id=batch_id, run_id=name_of(_run()))
+
+
+def name_of(run: Any) -> str:
+    """Return how the ledger calls an Airflow run: a run's id is unique only within its DAG."""
+    return str(run.run_id) if run.dag_id.startswith("batch_") else f"{run.dag_id}:{run.run_id}"
 
 
 def _run() -> Any:

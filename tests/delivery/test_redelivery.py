@@ -2,10 +2,12 @@
 
 import csv
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from batches import add_leads, carried, execute, folder, kept_back, make_batch, rows, scalars, waiting
+from leadferry.delivery.redelivery import ByHand, claim_redelivery
 from leadferry.delivery.redelivery_params import Redeliver
 from leadferry.errors import (
     BatchConfigError,
@@ -782,3 +784,21 @@ def test_a_lead_that_is_stopped_after_the_claim_is_not_in_the_file(ferry, inbox)
     ferry.deliver(chosen, "drop")
     assert ferry.settle(chosen).state is DeliveryState.DELIVERED
     assert delivered(inbox)["acme_2_R1.csv"] == leads[1:]
+
+
+@pytest.mark.parametrize(("hour", "kept"), [(12, False), (3, True)])
+def test_a_lead_in_its_quiet_hours_waits_unless_that_is_overridden(ferry, inbox, hour, kept):
+    """The run lies in the future, so that the hours are those of its time and not of the test's."""
+    first, second = add_leads(ferry.database, 1) + add_leads(ferry.database, 1, fields={"n": 2})
+    batch = make_batch(destinations=[folder(inbox)], select={"quiet_hours": {"from": "21:00", "to": "08:00"}})
+    run = datetime.now(tz=UTC) + timedelta(days=2)
+    by = ByHand(run_id="by-hand", at=run.replace(hour=hour), actor="kim")
+    for override in (False, True):
+        asked = {"lead_ids": [second], "override_window": override, "dry_run": True}
+        params = Redeliver.parse({"batch": "acme", "destination": "drop", **asked})
+        if kept and not override:
+            with pytest.raises(NothingToDeliverError, match="1 in quiet hours"):
+                claim_redelivery(ferry.database, batch, params, by)
+        else:
+            assert claim_redelivery(ferry.database, batch, params, by).left_out == {}
+    assert waiting(ferry.database) == [first, second]

@@ -19,13 +19,15 @@ import paramiko
 import polars as pl  # noqa: F401 loaded once, before the processes are forked
 from airflow.providers.sftp.hooks.sftp import SFTPHook  # noqa: F401 the same
 
-from batches import trigger
+from batches import DEPARTS_AT, trigger
 from leadferry.archive import Archive
 from leadferry.batch.model import Batch
 from leadferry.delivery import deliver, extract, render, settle, stream
+from leadferry.delivery.redelivery import ByHand, claim_redelivery
+from leadferry.delivery.redelivery_params import Redeliver
 from leadferry.destinations.base import Parcel
 from leadferry.destinations.sftp import Sftp, SftpSession
-from leadferry.errors import LeadferryError
+from leadferry.errors import LeadferryError, NothingToDeliverError
 from leadferry.mapping.fields import Mapping
 from leadferry.states import DeliveryState
 from leadferry.store import claim, ledger, routing
@@ -82,6 +84,38 @@ def claim_only(job, pipe):
         Database(job["store"]), Batch.model_validate(job["batch"]), trigger(job["run_id"])
     )
     pipe.send((claimed.delivery_id, claimed.included))
+
+
+def redeliver_only(job, pipe):
+    """Choose leads by hand, write their files and send them; report what was taken."""
+    pipe.send("started")
+    pipe.recv()
+    database, archive = Database(job["store"]), Archive(job["archive"])
+    batch = Batch.model_validate(job["batch"])
+    asked = Redeliver.parse({"batch": batch.id, "destination": "drop", **job["params"]})
+    by = ByHand(run_id=job["run_id"], at=DEPARTS_AT, actor="kim")
+    try:
+        chosen = claim_redelivery(database, batch, asked, by)
+        render.render(database, archive, chosen.delivery_id)
+        deliver.deliver(database, archive, chosen.delivery_id, "drop")
+        settle.settle(database, archive, chosen.delivery_id)
+        pipe.send(chosen.included)
+    except NothingToDeliverError:
+        pipe.send(0)
+
+
+def depart(job, pipe):
+    """A departure beside them, to its end; report what it took."""
+    pipe.send("started")
+    pipe.recv()
+    database, archive = Database(job["store"]), Archive(job["archive"])
+    batch = Batch.model_validate(job["batch"])
+    claimed = extract.extract(database, batch, trigger(job["run_id"]))
+    if claimed.state is not DeliveryState.SKIPPED:
+        render.render(database, archive, claimed.delivery_id)
+        deliver.deliver(database, archive, claimed.delivery_id, "drop")
+        settle.settle(database, archive, claimed.delivery_id)
+    pipe.send(claimed.included)
 
 
 def deliver_only(job, pipe):
