@@ -31,6 +31,9 @@ PASSWORD, WRONG_PASSWORD = f"pw-{secrets.token_hex(8)}", f"wrong-{secrets.token_
 
 COLUMNS = ("email", "name", "amount", "note")
 
+NARROW = "leadferry_sftp_narrow"
+"""The pool of a host that takes one session at once; it has no slot before both its batches wait for it."""
+
 CUTS = 2
 """How often the connection to `sftp_cut` breaks before it holds."""
 
@@ -84,6 +87,8 @@ BATCHES = {
     "sftp_cut": {"destinations": sftp("cut"), **ALL_COLUMNS},
     "sftp_full": {"destinations": sftp("full"), **ALL_COLUMNS},
     "sftp_password": {"destinations": sftp("locked"), **ALL_COLUMNS},
+    "narrow_low": {"destinations": sftp("narrow"), "priority": 2},
+    "narrow_high": {"destinations": sftp("narrow"), "priority": 7},
     "fallback": {
         "destinations": [
             {**sftp("locked")[0], "id": "first"},
@@ -146,19 +151,21 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(make_airflow, tmp_path_factory) -> Iterator[Live]:
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("well", "cut", "full", "locked")}
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("well", "cut", "full", "locked", "narrow")}
     options = {"passwords": {"ferry": PASSWORD}}
     with (
         receiver(folders["well"], **options) as well,
         receiver(folders["cut"], **options) as cut,
         receiver(folders["full"], **options) as full,
         receiver(folders["locked"], **options) as locked,
+        receiver(folders["narrow"], **options) as narrow,
     ):
-        servers = {"well": well, "cut": cut, "full": full, "locked": locked}
+        servers = {"well": well, "cut": cut, "full": full, "locked": locked, "narrow": narrow}
         for server in servers.values():
             (server.root / "in").mkdir()
         full.faults.room = 10
         cut.faults.on_write = breaks(cut)
+        narrow.faults.on_write = lambda: time.sleep(1)  # so long that two at once would be seen
         connections = {name: server.announcement()["connection"] for name, server in servers.items()}
         connections["locked"]["password"] = WRONG_PASSWORD
         found = Live(make_airflow(connections), {f"sftp_{name}": one.root for name, one in servers.items()})
@@ -217,11 +224,22 @@ def run_all(live: Live) -> None:
     try:
         until(lambda: not api.unhealthy(COMPONENTS), processes, what="Airflow is healthy")
         for pool in pools:
-            until(lambda name=pool: api.ensure_pool(name, slots=4), processes, what=f"{pool} is made")
+            slots = 0 if pool == NARROW else 4
+            until(
+                lambda name=pool, slots=slots: api.ensure_pool(name, slots=slots),
+                processes,
+                what=f"{pool} is made",
+            )
         until(lambda: api.has_dag("own_dag"), processes, what="own_dag is read")
         for batch_id in BATCHES:
             until(lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, what=f"{batch_id} is read")
             trigger(api, batch_id)
+        for batch_id in ("narrow_low", "narrow_high"):
+            until(
+                lambda one=batch_id: waits_for_slot(api, one), processes, what=f"{batch_id} waits for a slot"
+            )
+        one = {"pool": NARROW, "slots": 1, "description": None, "include_deferred": False}
+        assert api._ask("PATCH", f"/api/v2/pools/{NARROW}", json=one)
         for batch_id in BATCHES:
             until(lambda one=f"batch_{batch_id}": ended(api, one), processes, what=f"{batch_id} ends")
             look(live, api, batch_id)
@@ -251,6 +269,11 @@ def get(api: AirflowApi, path: str) -> dict:
 
 def ended(api: AirflowApi, dag_id: str) -> bool:
     return api.run_state(dag_id, run_id="live") in ENDED
+
+
+def waits_for_slot(api: AirflowApi, batch_id: str) -> bool:
+    instances = get(api, f"dags/batch_{batch_id}/dagRuns/live/taskInstances")["task_instances"]
+    return any(one["task_id"] == "deliver.buyer" and one["state"] == "scheduled" for one in instances)
 
 
 def look(live: Live, api: AirflowApi, batch_id: str) -> None:
@@ -303,6 +326,20 @@ def test_a_run_triggered_over_the_api_delivers_what_its_conf_asks_for(live):
     assert live.tries["sftp_well"] == {"extract": 1, "render": 1, "deliver.buyer": 1, "mark_delivered": 1}
     assert [line["email"] for line in live.delivered("sftp_well")] == [f"{CANARY} email"] * 3
     assert len(waiting(live.airflow.database, "sftp_well")) == 2
+
+
+@pytest.mark.req("R057", "R058")
+def test_two_batches_to_a_host_with_one_slot_never_overlap_and_the_more_important_one_goes_first(live):
+    assert (live.states["narrow_low"], live.states["narrow_high"]) == ("success", "success")
+    sent = rows(
+        live.airflow.database,
+        "SELECT batch.id, attempt.started_at, attempt.ended_at FROM attempt JOIN dispatch ON dispatch.id = dispatch_id"
+        " JOIN delivery ON delivery.id = dispatch.delivery_id JOIN batch ON batch.no = delivery.batch_no"
+        " WHERE batch.id LIKE 'narrow%' ORDER BY attempt.started_at",
+    )
+    (first, _, first_ended), (second, second_began, _) = sent
+    assert (first, second) == ("narrow_high", "narrow_low")
+    assert first_ended <= second_began
 
 
 def test_another_dag_may_trigger_a_batch_with_the_same_parameters(live):
