@@ -3,17 +3,20 @@
 import csv
 import hashlib
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import text
 
 from batches import add_leads, carried, folder, kept_back, make_batch
 from leadferry.archive import Archive
+from leadferry.batch.load import load_batch
 from leadferry.delivery.extract import Trigger, extract
 from leadferry.delivery.render import render
 from leadferry.errors import StoreError
+from leadferry.schedule import departures
 from leadferry.states import DeliveryState
 from leadferry.store.database import Database
 
@@ -171,3 +174,43 @@ def test_a_files_name_has_the_day_on_which_it_departs_at_the_recipients(ferry, t
     ferry.render(claimed)
     ferry.deliver(claimed, "drop")
     assert [path.name for path in (tmp_path / "inbox").iterdir()] == [f"acme_{day}_2.csv"]
+
+
+@pytest.mark.req("V65")
+@pytest.mark.parametrize(
+    ("recipient", "calendar", "departs", "name"),
+    [
+        # Each at nine of its own day, on its own first working day of the year, in its own words.
+        ("timezone: Asia/Tokyo\nlocale: ja_JP", "JP", "2026-01-05T00:00:00+00:00", "5 1月 2026"),
+        ("timezone: Europe/Paris\nlocale: fr_FR", "FR", "2026-01-02T08:00:00+00:00", "2 janvier 2026"),
+        ("timezone: America/New_York", "US", "2026-01-02T14:00:00+00:00", "2 January 2026"),
+    ],
+)
+def test_a_recipients_zone_holidays_and_language_work_together(  # noqa: PLR0913, PLR0917  (the parameters)
+    ferry, tmp_path, recipient, calendar, departs, name
+):
+    config = tmp_path / "config"
+    for part in ("batches", "recipients", "calendars"):
+        (config / part).mkdir(parents=True)
+    days = "  - {dates: ['01-02', '01-03'], name: Bank holiday}\n" if calendar == "JP" else ""
+    (config / "calendars" / "local.yaml").write_text(
+        f"name: Local\nclosed:\n  - {{country: {calendar}}}\n{days}"
+    )
+    (config / "recipients" / "buyer.yaml").write_text(f"name: Buyer\n{recipient}\n")
+    (config / "batches" / "acme.yaml").write_text(
+        "name: Acme\nrecipient: buyer\nflows: [auto]\n"
+        "schedule: {at: ['09:00'], on: business_days, calendar: local, on_closed_day: skip}\n"
+        "fields: [{to: Received, from: received_at, transform: [{date: '%-d %B %Y'}]}]\n"
+        "files: [{name: 'leads_{{ delivery.date }}.csv', format: {type: csv}}]\n"
+        f"destinations: [{{id: drop, type: folder, path: '{tmp_path / 'inbox'}'}}]\n"
+    )
+    batch = load_batch("acme", config=config)
+    first = next(
+        departures(batch.schedule, timezone=batch.timezone, after=datetime(2025, 12, 31, 20, tzinfo=UTC))
+    )
+    assert first.utc.isoformat() == departs
+    add_leads(ferry.database, 1, received_at=first.utc - timedelta(minutes=5))
+    claimed = extract(ferry.database, batch, Trigger(run_id="run-1", departs_at=first.utc))
+    (file,) = ferry.render(claimed)
+    assert file.name == f"leads_{first.utc.astimezone(ZoneInfo(batch.timezone)):%Y-%m-%d}.csv"
+    assert archived(ferry, file).read_text("utf-8").splitlines()[1].strip('"') == name

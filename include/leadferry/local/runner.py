@@ -38,7 +38,12 @@ from leadferry.store.database import Database
 SAMPLES = {"us_contacts": "us_500.csv", "education": "education_leads.csv"}
 """For each sample flow the file of its leads, in `samples/`."""
 
-_COMPONENTS = {"api-server": "metadatabase", "scheduler": "scheduler", "dag-processor": "dag_processor"}
+_COMPONENTS = {
+    "api-server": "metadatabase",
+    "scheduler": "scheduler",
+    "dag-processor": "dag_processor",
+    "triggerer": "triggerer",
+}
 """Airflow's processes, and under which name its health page answers for each."""
 
 _POOL_SLOTS = 4
@@ -204,6 +209,7 @@ class TryOut:
         self._run("api-server", "-m", "airflow", "api-server")
         self._run("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs")
         self._run("dag-processor", "-m", "airflow", "dag-processor")
+        self._run("triggerer", "-m", "airflow", "triggerer", "--skip-serve-logs")
         names = tuple(_COMPONENTS.values())
         self._until(lambda: not self.api.unhealthy(names), what="Airflow is healthy", timeout=_START_SECONDS)
         self._say(f"Airflow is healthy at {self.url}")
