@@ -11,6 +11,7 @@ from batches import add_leads
 from leadferry.batch.load import load_batch
 from leadferry.cli import app
 from leadferry.delivery.extract import Trigger, extract
+from leadferry.errors import BatchConfigError
 from leadferry.lifecycle.scaffold import GROUPS, Answers, scenarios
 from leadferry.store import history
 
@@ -187,6 +188,34 @@ def test_delete_is_refused_while_leads_wait_and_history_outlives_a_forced_one(co
     assert not (config / "batches" / "a.yaml").exists()
     assert [row["id"] for row in json.loads(run("deliveries", "a", "--json").output)] == [claimed.delivery_id]
     assert actions(store)[-1] == ("batch.delete", "batch a")
+
+
+@pytest.mark.req("R009")
+def test_leads_that_are_in_no_queue_yet_wait_as_well(config, store):
+    write(config, "a", enabled="true")
+    run("leads", "pending", "a")
+    add_leads(store, 4)
+    assert "4 leads wait for it" in refusal("batches", "delete", "a")
+
+
+PASSES_ON = "select: {caps: [{leads: 5, per: day, overflow: next, next_batch: a}]}\n"
+
+
+@pytest.mark.req("R009")
+def test_a_batch_that_others_pass_leads_on_to_is_not_deleted(config):
+    write(config, "a")
+    write(config, "b", more=PASSES_ON)
+    assert "batch 'b' passes leads on to it" in refusal("batches", "delete", "a")
+    assert (config / "batches" / "a.yaml").exists()
+
+
+@pytest.mark.req("F21")
+def test_leads_are_passed_on_only_to_a_batch_that_there_is(config):
+    write(config, "b", more=PASSES_ON)
+    with pytest.raises(BatchConfigError, match="there is no batch 'a'"):
+        load(config, "b")
+    write(config, "a")
+    assert load(config, "b").select.caps[0].next_batch == "a"
 
 
 @pytest.mark.req("R009")

@@ -18,6 +18,7 @@ from leadferry.errors import (
 )
 from leadferry.local.http import as_json
 from leadferry.states import DeliveryState
+from leadferry.store.edits import edit
 from leadferry.store.standing import lead_history
 from servers.http_buyer import Buyer
 
@@ -362,6 +363,18 @@ def test_an_unknown_lead_is_told_before_anything_is_claimed(ferry, inbox):
 
 
 @pytest.mark.req("R178")
+def test_a_hundred_thousand_ids_that_are_pasted_are_looked_up_like_any_others(ferry, inbox):
+    leads = add_leads(ferry.database, 3)
+    batch = make_batch(destinations=[folder(inbox)])
+    pasted = list(range(1, 100_001))
+    with pytest.raises(StoreError, match=f"lead_ids: there is no lead {leads[-1] + 1}"):
+        ferry.choose(batch, lead_ids=pasted)
+    with pytest.raises(StoreError, match=f"There is no lead {leads[-1] + 1}"):
+        edit(ferry.database, pasted, {"year": 2015}, reason="misread", actor="kim")
+    assert scalars(ferry.database, "SELECT count(*) FROM delivery") == [0]
+    assert waiting(ferry.database) == leads
+
+
 def test_an_unknown_destination_is_told_with_those_that_there_are(ferry, inbox):
     with pytest.raises(
         BatchConfigError, match="destination: batch 'acme' has no destination 'sftp'; it has drop"
@@ -433,6 +446,7 @@ def test_an_edit_for_one_delivery_is_not_seen_by_the_next(ferry, inbox, cars):
         ({"lead_ids": None}, "lead_ids"),
         ({"failed_since": "2026-01-01T00:00Z"}, "not both"),
         ({"as_sent": True}, "as_sent"),
+        ({"lead_ids": None, "file_id": 1, "as_sent": True, "status": ["failed"]}, "leave out status"),
         ({"count": 0}, "count"),
         ({"order": "best"}, "order"),
         ({"seed": 5}, "seed"),
@@ -539,6 +553,17 @@ def test_as_sent_goes_whole_or_not_at_all(ferry, inbox):
     ferry.carry(batch)
     (file,) = scalars(ferry.database, "SELECT id FROM file")
     assert "the file goes whole" in refused(ferry, batch, file_id=file, as_sent=True)
+
+
+def test_some_leads_of_a_file_are_no_file_as_sent(ferry, inbox):
+    """Its bytes hold the others as well, who have it already."""
+    add_leads(ferry.database, 2)
+    batch = make_batch(destinations=[folder(inbox)])
+    ferry.carry(batch)
+    (file,) = scalars(ferry.database, "SELECT id FROM file")
+    with pytest.raises(BatchConfigError, match="a stored file goes whole; leave out where"):
+        ferry.redeliver(batch, file_id=file, as_sent=True, include_delivered=True, where=[RULE])
+    assert [one.name for one in inbox.iterdir()] == ["acme_1.csv"]
 
 
 def test_as_sent_goes_only_where_such_a_file_goes(ferry, tmp_path):

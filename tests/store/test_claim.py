@@ -50,6 +50,13 @@ def test_random_order_takes_as_many_as_asked_and_not_always_the_same(database):
     assert drawn != leads
 
 
+def test_a_random_draw_may_be_as_large_as_one_likes(database):
+    """PostgreSQL takes at most 65,535 parameters in a statement."""
+    add_leads(database, 66_001)
+    assert claim(database, order="random", limit=66_000).included == 66_000
+    assert len(waiting(database)) == 1
+
+
 def test_the_limit_counts_only_leads_that_may_go(database):
     states = ["NY", "CA", "NY", "TX", "CA", "NY"]
     leads = [add_leads(database, received_at=JANUARY + timedelta(hours=n), fields={"state": state})[0]

@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -75,6 +76,15 @@ class Cap(_Model):
     notice_at: float = Field(
         default=0.8, gt=0, le=1, description="From this share on the period counts as nearly used up."
     )
+
+    @field_validator("next_batch")
+    @classmethod
+    def _is_there(cls, named: str | None, info: ValidationInfo) -> str | None:
+        """Refuse a batch that has no file: leads in its queue would wait for ever. Asked only while files are read."""
+        folder = (info.context or {}).get(FOLDER)
+        if named is None or folder is None or (Path(folder) / "batches" / f"{named}.yaml").exists():
+            return named
+        raise ValueError(f"there is no batch {named!r}")
 
     @property
     def told(self) -> str:

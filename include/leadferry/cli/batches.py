@@ -231,10 +231,13 @@ def delete(
     batch: Annotated[str, typer.Argument(help="The batch's id.")],
     *,
     force: Annotated[
-        bool, typer.Option("--force", help="Also when leads wait or a delivery is open.")
+        bool,
+        typer.Option(
+            "--force", help="Also when leads wait, a delivery is open or another batch passes leads on to it."
+        ),
     ] = False,
 ) -> None:
-    """Remove a batch's file. Refused while leads wait for it; what it delivered stays in the store."""
+    """Remove a batch's file. Refused while leads wait for it or others refer to it; what it delivered stays in the store."""
     from leadferry.lifecycle import change
     from leadferry.project import config_folder
 

@@ -207,6 +207,9 @@ class Redeliver(BaseModel):
             found.append(
                 "as_sent: a stored file goes as it is; leave out edits, count, skip_rules and assign_others"
             )
+        filters = [name for name in _FILTERS if getattr(self, name) is not None]
+        if self.as_sent and filters:
+            found.append(f"as_sent: a stored file goes whole; leave out {', '.join(filters)}")
         if self.edits and not self.reason:
             found.append("reason: edits are not made without one")
         if self.persist_edits and not self.edits:

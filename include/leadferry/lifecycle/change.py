@@ -198,12 +198,24 @@ def _refuse_taken(config: Path, new: str) -> None:
         )
 
 
-def obstacles(batch_id: str, *, database: Database | None) -> list[str]:
-    """Return why a batch should not be deleted: leads that wait, deliveries that are not settled."""
+def obstacles(config: Path, batch_id: str, *, database: Database | None) -> list[str]:
+    """Return why a batch should not be deleted: others pass leads to it, leads that wait, deliveries that are not settled."""
+    return [*_references(config, batch_id), *_open_ends(batch_id, database=database)]
+
+
+def _references(config: Path, batch_id: str) -> list[str]:
+    others = [one for one in load_all(config)[0] if one.id != batch_id]
+    told = "batch {!r} passes leads on to it (next_batch)"
+    return [
+        told.format(one.id) for one in others if any(cap.next_batch == batch_id for cap in one.select.caps)
+    ]
+
+
+def _open_ends(batch_id: str, *, database: Database | None) -> list[str]:
     batch_no = None if database is None else history.batch_no(database, batch_id)
     if database is None or batch_no is None:
         return []
-    leads = waiting.queue_of(database, batch_no).leads
+    leads = waiting.queue_of(database, batch_no).leads + waiting.not_yet_offered(database, batch_no)
     queue = [f"{leads} leads wait for it"] if leads else []
     return queue + [
         f"delivery {one['id']} is {one['state']}" for one in history.unsettled(database, batch_id)
@@ -217,7 +229,7 @@ def delete(config: Path, batch_id: str, *, force: bool, by: Author) -> list[str]
         BatchConfigError: there is no such batch, or something stands against it and `force` is not set.
     """
     chosen(config, [batch_id])
-    against = obstacles(batch_id, database=by.database)
+    against = obstacles(config, batch_id, database=by.database)
     if against and not force:
         raise BatchConfigError(
             f"Batch {batch_id!r} is not deleted: {'; '.join(against)}",

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Subquery,
     Table,
     Text,
+    any_,
     case,
     cast,
     exists,
@@ -270,7 +271,9 @@ class Chooser:
         ids = self.request.wanted.lead_ids
         if ids is None:
             return
-        known = set(self.connection.scalars(select(lead.c.id).where(lead.c.id.in_(ids))))
+        # One value: PostgreSQL takes at most 65,535 parameters, and people paste more ids than that.
+        named = cast(literal(sorted(set(ids)), ARRAY(BigInteger)), ARRAY(BigInteger))
+        known = set(self.connection.scalars(select(lead.c.id).where(lead.c.id == any_(named))))
         missing = sorted(set(ids) - known)
         strangers = sorted(set(self.request.edits_of) - known)
         if missing:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Text,
+    any_,
     cast,
     delete,
     exists,
@@ -421,7 +422,9 @@ class _Claimer:
             may_go = may_go.where(self.failed_rule.is_(None))
         if self.selection.order == "random":
             drawn = may_go.order_by(func.random()).limit(limit).with_only_columns(queue_entry.c.lead_id)
-            return [queue_entry.c.lead_id.in_(list(self.connection.scalars(drawn)))]
+            # Drawn once, and one value: PostgreSQL takes at most 65,535 parameters.
+            ids = literal(list(self.connection.scalars(drawn)), ARRAY(BigInteger))
+            return [queue_entry.c.lead_id == any_(cast(ids, ARRAY(BigInteger)))]
         newest = self.selection.order == "newest"
         in_order = may_go.order_by(*(column.desc() if newest else column.asc() for column in place))
         last = self.connection.execute(in_order.offset(limit - 1).limit(1)).one_or_none()

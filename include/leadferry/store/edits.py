@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     ColumnElement,
     Connection,
     FromClause,
     Subquery,
+    any_,
     exists,
     func,
     insert,
@@ -21,6 +24,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy import cast as cast_to
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.visitors import replacement_traverse
@@ -87,8 +91,9 @@ def edit(
     ids = sorted(set(lead_ids))
     if not reason.strip():
         raise StoreError("A lead's data is edited only with a reason", hint="Give it with --reason")
+    mine = lead.c.id == any_(cast_to(literal(ids, ARRAY(BigInteger)), ARRAY(BigInteger)))
     with database.transaction() as connection:
-        known = set(connection.scalars(select(lead.c.id).where(lead.c.id.in_(ids)).with_for_update()))
+        known = set(connection.scalars(select(lead.c.id).where(mine).with_for_update()))
         if missing := sorted(set(ids) - known):
             raise StoreError(
                 f"There is no lead {missing[0]}", hint="Nothing was changed; correct the ids and try again"
@@ -98,12 +103,10 @@ def edit(
             ["lead_id", "persisted", "before", "changes", "reason", "actor"],
             select(
                 lead.c.id, literal_column("true"), before(change), change, literal(reason), literal(actor)
-            ).where(lead.c.id.in_(ids)),
+            ).where(mine),
         )
         connection.execute(kept)
-        connection.execute(
-            update(lead).where(lead.c.id.in_(ids)).values(fields=lead.c.fields.op("||")(change))
-        )
+        connection.execute(update(lead).where(mine).values(fields=lead.c.fields.op("||")(change)))
         # Names only: values are a lead's data (I7), and stand in lead_edit.
         detail = {"fields": sorted(changes), "reason": reason}
         for one in ids:

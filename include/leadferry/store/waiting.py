@@ -27,7 +27,7 @@ from sqlalchemy import (
 from leadferry.store.database import Database
 from leadferry.store.queue import Stop, any_waiting, held, stop_reason
 from leadferry.store.routing import waiting_lots
-from leadferry.store.tables import arrival, batch, lead, lot, queue_entry
+from leadferry.store.tables import arrival, batch, lead, lot, queue_entry, subscription
 
 PENDING = "pending"
 """Beside the values of `Stop`: it waits and may go."""
@@ -160,7 +160,11 @@ def queues(database: Database) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(counts).mappings()]
 
 
-def not_yet_offered(database: Database) -> int:
-    """Count the new leads that come into the queues with the next departure of any batch."""
+def not_yet_offered(database: Database, batch_no: int | None = None) -> int:
+    """Count the new leads that come into the queues, or into that of one batch, with the next departure of any batch."""
+    new = select(func.count()).select_from(arrival)
+    if batch_no is not None:
+        new = new.join(subscription, subscription.c.flow == arrival.c.flow)
+        new = new.where(subscription.c.batch_no == batch_no)
     with database.transaction() as connection:
-        return connection.scalars(select(func.count()).select_from(arrival)).one()
+        return connection.scalars(new).one()
