@@ -323,6 +323,19 @@ def test_a_broken_file_among_five_leaves_four_dags_and_one_error_with_file_and_l
     assert "schedule.at" in line
 
 
+@pytest.mark.parametrize("period", [{"month": "31st business day"}, {"dates": ["2020-01-02"]}])
+def test_a_schedule_that_never_departs_breaks_its_batch_and_no_other(config, period):
+    config.add("acme_auto")
+    config.add("acme_never", schedule={"at": ["09:00"], "on": period})
+
+    bag = config.bag()
+
+    assert [one for one in bag.dags if one.startswith("batch_")] == ["batch_acme_auto"]
+    ((file, error),) = bag.import_errors.items()
+    assert Path(file).name == "zz_config_errors.py"
+    assert "acme_never.yaml: schedule:" in error
+
+
 @pytest.mark.req("F09")
 @pytest.mark.parametrize(
     "text", ["", "name: [", "just a text", "name: x\n", "\x00", "name: x\nschedule: &a [*a]\n"]

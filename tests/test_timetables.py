@@ -282,7 +282,6 @@ def test_even_a_schedule_with_every_minute_has_a_short_description():
             DepartureTimetable(Timed.model_construct(at=(time(9), time(9)), on="days", timezone=None), "UTC"),
             "09:00 stands twice",
         ),
-        (timetable(now="9999-01-01T00:00"), "no departure to come"),
     ],
 )
 def test_what_could_never_depart_is_refused_when_the_dag_file_is_read(broken, message):
@@ -482,8 +481,34 @@ def test_an_edited_calendar_is_another_timetable_and_no_process_keeps_the_old_on
 
 def test_a_schedule_that_its_calendar_closes_for_ever_is_refused():
     never = made({"at": ["09:00"], "on": "weekends", "calendar": {"id": "us"}})
-    with pytest.raises(AirflowTimetableInvalid, match="no departure to come"):
+    with pytest.raises(AirflowTimetableInvalid, match="never departs"):
         never.validate()
+
+
+@pytest.mark.parametrize(
+    "on",
+    [{"dates": ["2026-01-05"]}, {"rrule": "FREQ=DAILY;COUNT=2", "starting": "2026-01-05"}],
+)
+def test_a_schedule_that_is_over_is_no_error_since_its_last_run_still_needs_the_dag(on):
+    over = made({"at": ["09:00"], "on": on})
+    over.validate()
+    assert following(over) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"on": {"rrule": "FREQ=DAILY;INTERVAL=0", "starting": "2026-01-05"}}, "INTERVAL must be 1 or more"),
+        (
+            {"on": {"rrule": "FREQ=DAILY;COUNT=2\nRRULE:INTERVAL=0;FREQ=DAILY", "starting": "2026-01-05"}},
+            "single rule",
+        ),
+        ({"every": "999999999999 days", "starting": "2026-01-05"}, "at most 2500 days"),
+    ],
+)
+def test_what_would_keep_a_process_busy_for_ever_or_overflow_is_refused_when_it_is_read(keys, told):
+    with pytest.raises(ValueError, match=told):
+        made({"at": ["09:00"], **keys})
 
 
 def test_blackouts_that_leave_no_time_are_refused():

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.exceptions import AirflowTimetableInvalid
 from airflow.sdk import (
     DAG,
     Asset,
@@ -58,9 +59,22 @@ def batches_to_build() -> Iterator[Batch]:
     reader = ConfigReader(config)
     for batch_id in wanted:
         try:
-            yield reader.load(batch_id)
+            batch = reader.load(batch_id)
         except BatchConfigError:
             continue  # zz_config_errors.py tells
+        if _never_departs(batch) is None:
+            yield batch
+
+
+def _never_departs(batch: Batch) -> BatchConfigError | None:
+    """Say why Airflow would refuse the timetable: refused there, it is an error of the file, and no batch departs any more."""
+    times = timetable_for(batch.schedule, batch.timezone, batch.id) if batch.enabled else None
+    try:
+        if times is not None:
+            times.validate()
+    except AirflowTimetableInvalid as error:
+        return BatchConfigError(f"{batch.id}.yaml: schedule: {error}", hint="")
+    return None
 
 
 @contextmanager
@@ -182,7 +196,8 @@ def raise_config_errors() -> None:
     Raises:
         BatchConfigError: a line per problem: file, line, key, value, what is allowed.
     """
-    _, errors = load_all(config_folder())
+    batches, errors = load_all(config_folder())
+    errors = [*errors, *filter(None, map(_never_departs, batches))]
     if errors:
         what = "\n".join(error.what for error in errors)
         many = "1 broken batch file" if len(errors) == 1 else f"{len(errors)} broken batch files"

@@ -120,13 +120,15 @@ class DepartureTimetable(Timetable):
         """
         try:
             again = self.deserialize(json.loads(json.dumps(self.serialize())))
-            upcoming = self._next(after=self._clock())
-        except (ValueError, LookupError, OSError) as error:
+            now = self._clock()
+            # One that is over is no mistake: the run of its last departure still needs the DAG.
+            departs = self._next(after=now) is not None or self._latest(by=now) is not None
+        except Exception as error:
             raise AirflowTimetableInvalid(f"{self.summary}: this schedule cannot be used: {error}") from error
         if again != self:
             raise AirflowTimetableInvalid(f"{self.summary}: the schedule changes when it is stored")
-        if upcoming is None:
-            raise AirflowTimetableInvalid(f"{self.summary}: the schedule has no departure to come")
+        if not departs:
+            raise AirflowTimetableInvalid(f"{self.summary}: the schedule never departs")
         if len(self.description) > _DESCRIPTION_LENGTH:
             raise AirflowTimetableInvalid(
                 f"the schedule is described by more than {_DESCRIPTION_LENGTH} characters"

@@ -185,6 +185,8 @@ def test_the_period_of_a_week_is_what_a_mail_calls_it(ferry):
         ("sometimes", "is not one of all_pending, since_previous"),
         ({"period": "day", "days": "mon-fri"}, "days goes with period: week"),
         ({"period": "week", "days": "mon-fry"}, "is not one of mon"),
+        ({"period": "week", "days": ["mon", "wed"]}, "days that follow each other"),
+        ({"period": "week", "days": []}, "days that follow each other"),
         (7, "must be all_pending, since_previous or a period"),
     ],
 )

@@ -35,6 +35,12 @@ class Window:
 
 def _parse_days(value: Any) -> Any:
     """Read `mon-fri` as the days from Monday to Friday."""
+    if isinstance(value, (list, tuple)):
+        for word in value:
+            check_word(word, allowed=WEEKDAYS)
+        if not value or tuple(value) != _parse_days(f"{value[0]}-{value[-1]}"):
+            raise ValueError("must be days that follow each other, such as mon-fri")
+        return tuple(value)
     if not isinstance(value, str):
         return value
     first, _, last = value.partition("-")

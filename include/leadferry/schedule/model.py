@@ -141,6 +141,9 @@ class Scheduled(BaseModel):
         return ", ".join(parts)
 
 
+_LONGEST_DAYS = 2500
+"""Most days between two departures; less than the horizon after which a schedule counts as ended."""
+
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _EVERY = r"(\d+)\s*(minute|hour|day|week|m|h|d|w)s?"
 
@@ -171,6 +174,8 @@ def _parse_every(value: Any) -> Any:
     every = Every(count=int(found[1]), unit=_UNITS[found[2][0]])
     if every.within_a_day and every.count * (60 if every.unit == "hours" else 1) >= _DAY_MINUTES:
         raise ValueError("minutes and hours must be less than a day; write it in days")
+    if not every.within_a_day and every.count * (7 if every.unit == "weeks" else 1) > _LONGEST_DAYS:
+        raise ValueError(f"must be at most {_LONGEST_DAYS} days")
     return every
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,10 @@ def occurrences(rule: str, starting: date) -> Occurrences:
     named = [name for name in _TIME_PARTS if name in parts]
     if named:
         raise ValueError(f"rrule chooses days; leave {', '.join(named)} out and write the times under at")
+    if not re.fullmatch(r"0*[1-9]\d*", parts.get("INTERVAL", "1")):
+        raise ValueError("rrule's INTERVAL must be 1 or more")
+    if rule != "".join(rule.split()):
+        raise ValueError("rrule must be a single rule without spaces")
     try:
         found = rrulestr(rule, dtstart=datetime.combine(starting, time()))
     except (ValueError, TypeError, KeyError) as error:
