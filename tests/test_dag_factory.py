@@ -245,6 +245,7 @@ def test_a_fallback_waits_behind_the_destination_that_it_replaces_and_has_its_ow
     assert dag.get_task("mark_delivered").upstream_task_ids == {"deliver.mirror"}
     assert (first.retries, second.retries) == (3, 1)
     assert second.retry_delay == timedelta(seconds=7)
+    assert second.task_display_name == "mirror (only if share fails)"
 
 
 def test_only_the_last_task_runs_whatever_happened_before(config):
