@@ -1,6 +1,7 @@
 """The life of batches from the command line, on real files and a real lead store."""
 
 import json
+import os
 import zipfile
 
 import pytest
@@ -241,6 +242,28 @@ def test_each_configuration_that_ran_is_listed_with_the_keys_that_changed(config
     assert found[1]["changes"] == ["retry.attempts: 5 → 2"]
     assert "hunter22" not in json.dumps(found)
     assert any(one.startswith("notes: ") for one in found[2]["changes"])
+
+
+def test_why_something_was_done_stays_in_the_audit(config, store):
+    write(config, "a")
+    for arguments in (
+        ["enable", "a"], ["set", "notes=x", "--batch", "a"], ["copy", "a", "b"], ["disable", "a"], ["delete", "b"],
+    ):  # fmt: skip
+        assert run("batches", *arguments, "--reason", "contract ends").exit_code == 0
+    with store.transaction() as connection:
+        reasons = list(
+            connection.scalars(text("SELECT detail ->> 'reason' FROM audit WHERE action LIKE 'batch.%'"))
+        )
+    assert reasons == ["contract ends"] * 5
+
+
+def test_without_a_connection_and_without_an_airflow_no_store_is_asked(config, tmp_path, monkeypatch):
+    write(config, "a")
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "nowhere"))
+    for name in [one for one in os.environ if one.startswith("AIRFLOW__")]:
+        monkeypatch.delenv(name)
+    assert run("batches", "enable", "a").exit_code == 0
+    assert not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.req("R014")

@@ -15,11 +15,13 @@ from leadferry.cli.output import AsJson, show
 if TYPE_CHECKING:
     from leadferry.batch.model import Batch
     from leadferry.lifecycle.change import Author, Result
+    from leadferry.store.database import Database
 
 app = typer.Typer(help="The batches: list them, make, change, switch and remove them.")
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[BATCH]...", help="Ids of batches.")]
 Tag = Annotated[str | None, typer.Option(help="All batches with this tag.")]
+Reason = Annotated[str | None, typer.Option(help="Why; stays in the audit with your name.")]
 Every = Annotated[bool, typer.Option("--all", help="All batches.")]
 
 
@@ -140,12 +142,13 @@ def copy(
     new_id: Annotated[str, typer.Argument(metavar="NEW", help="Id of the copy.")],
     *,
     name: Annotated[str | None, typer.Option(help="Name of the copy.")] = None,
+    reason: Reason = None,
 ) -> None:
     """Copy a batch: a new id, disabled, without history or waiting leads of the original."""
     from leadferry.lifecycle import change
     from leadferry.project import config_folder
 
-    file = change.copy(config_folder(), source, new_id, name=name, by=_author())
+    file = change.copy(config_folder(), source, new_id, name=name, by=_author(reason))
     typer.echo(f"{file} (disabled)")
 
 
@@ -161,6 +164,7 @@ def set_keys(  # noqa: PLR0913 - which batches, what, and how it is told
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the change of each file, write nothing.")
     ] = False,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Change keys of several batch files; each is changed only if it loads afterwards. Comments stay."""
@@ -174,7 +178,7 @@ def set_keys(  # noqa: PLR0913 - which batches, what, and how it is told
         for one in ids:
             typer.echo(change.planned(config, one, wanted), nl=False)
         return
-    _tell(change.set_keys(config, ids, wanted, by=_author()), as_json=as_json)
+    _tell(change.set_keys(config, ids, wanted, by=_author(reason)), as_json=as_json)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -187,23 +191,37 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 @app.command()
-def enable(batch: Ids = None, *, tag: Tag = None, every: Every = False, as_json: AsJson = False) -> None:
+def enable(
+    batch: Ids = None,
+    *,
+    tag: Tag = None,
+    every: Every = False,
+    reason: Reason = None,
+    as_json: AsJson = False,
+) -> None:
     """Switch batches on: they depart by their timetables from their next time on."""
     from leadferry.lifecycle import change
     from leadferry.project import config_folder
 
     ids = change.chosen(config_folder(), batch or [], tag=tag, every=every)
-    _tell(change.enable(config_folder(), ids, by=_author()), as_json=as_json)
+    _tell(change.enable(config_folder(), ids, by=_author(reason)), as_json=as_json)
 
 
 @app.command()
-def disable(batch: Ids = None, *, tag: Tag = None, every: Every = False, as_json: AsJson = False) -> None:
+def disable(
+    batch: Ids = None,
+    *,
+    tag: Tag = None,
+    every: Every = False,
+    reason: Reason = None,
+    as_json: AsJson = False,
+) -> None:
     """Switch batches off: nothing departs, leads go on being collected."""
     from leadferry.lifecycle import change
     from leadferry.project import config_folder
 
     ids = change.chosen(config_folder(), batch or [], tag=tag, every=every)
-    _tell(change.disable(config_folder(), ids, by=_author()), as_json=as_json)
+    _tell(change.disable(config_folder(), ids, by=_author(reason)), as_json=as_json)
 
 
 @app.command()
@@ -236,12 +254,13 @@ def delete(
             "--force", help="Also when leads wait, a delivery is open or another batch passes leads on to it."
         ),
     ] = False,
+    reason: Reason = None,
 ) -> None:
     """Remove a batch's file. Refused while leads wait for it or others refer to it; what it delivered stays in the store."""
     from leadferry.lifecycle import change
     from leadferry.project import config_folder
 
-    for one in change.delete(config_folder(), batch, force=force, by=_author()):
+    for one in change.delete(config_folder(), batch, force=force, by=_author(reason)):
         typer.echo(f"overridden: {one}", err=True)
     typer.echo(f"Batch {batch} is deleted; its history stays in the lead store.")
 
@@ -314,9 +333,32 @@ def import_config(file: Annotated[Path, typer.Argument(help="A ZIP file that `ex
     typer.echo(f"{files} files in {config_folder()}")
 
 
-def _author() -> Author:
-    from leadferry.connections import lead_store
+def _author(reason: str | None = None) -> Author:
     from leadferry.lifecycle.change import Author
 
-    database = lead_store() if "AIRFLOW_CONN_LEADFERRY" in os.environ else None
-    return Author(actor=getpass.getuser(), database=database)
+    return Author(actor=getpass.getuser(), database=_store(), reason=reason)
+
+
+def _store() -> Database | None:
+    """Return the lead store wherever its connection is kept; None where there is neither one nor an Airflow.
+
+    A bare checkout is left alone: asking Airflow there would make it a home in the user's folder.
+    """
+    from leadferry.connections import lead_store
+    from leadferry.errors import StoreError
+
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+    if "AIRFLOW_CONN_LEADFERRY" in os.environ:
+        return lead_store()
+    if not (home / "airflow.cfg").exists() and not any(name.startswith("AIRFLOW__") for name in _inherited()):
+        return None
+    try:
+        return lead_store()
+    except StoreError as error:
+        typer.echo(f"No audit row is written: {error}", err=True)
+        return None
+
+
+def _inherited() -> set[str]:
+    """Return the names of the environment but for those that this command sets itself."""
+    return set(os.environ) - {"AIRFLOW__LOGGING__LOGGING_LEVEL"}

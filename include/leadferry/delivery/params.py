@@ -42,6 +42,13 @@ class DeliverNow(BaseModel):
         description="Also leave the leads in the queue, so that the next scheduled delivery contains them again.",
     )
 
+    reason: str | None = Field(
+        default=None,
+        max_length=500,
+        title="Reason",
+        description="Why it is triggered by hand; stays in the audit with your name. No lead's data.",
+    )
+
     test: bool = Field(
         default=False,
         title="Test",
@@ -77,6 +84,7 @@ FORM: dict[str, dict[str, Any]] = {
     "ignore_maximum": {"default": False, "type": "boolean"},
     "override_window": {"default": False, "type": "boolean"},
     "keep_for_next": {"default": False, "type": "boolean"},
+    "reason": {"default": None, "type": ["null", "string"]},
     "test": {"default": False, "type": "boolean"},
 }
 """The fields of Airflow's trigger form, as JSON Schema that its form understands (no `anyOf`)."""

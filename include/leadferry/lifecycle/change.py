@@ -24,6 +24,8 @@ class Author:
     actor: str
     database: Database | None
     """None where there is no lead store, as in a checkout on somebody's desk; Git knows the author then."""
+    reason: str | None = None
+    """Why, in the author's words."""
 
     def record(self, action: str, batch_id: str, detail: Mapping[str, Any] | None = None) -> None:
         """Write an audit row about a batch (I8)."""
@@ -31,9 +33,11 @@ class Author:
 
     def record_about(self, subject: str, action: str, detail: Mapping[str, Any] | None = None) -> None:
         """Write an audit row (I8)."""
-        if self.database is not None:
-            with self.database.transaction() as connection:
-                record(connection, actor=self.actor, action=action, subject=subject, detail=detail)
+        if self.database is None:
+            return
+        told = dict(detail or {}) | ({} if self.reason is None else {"reason": self.reason})
+        with self.database.transaction() as connection:
+            record(connection, actor=self.actor, action=action, subject=subject, detail=told)
 
 
 @dataclass(frozen=True, kw_only=True)
