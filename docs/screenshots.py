@@ -45,6 +45,26 @@ def trigger_form(page: Page) -> None:
     page.get_by_text("Deliver two made-up leads").wait_for()
 
 
+def redeliver_form(page: Page) -> None:
+    """The same of redeliveries, filled in as an operator would."""
+    page.set_viewport_size({"width": 1280, "height": 1640})
+    page.get_by_role("button", name="Trigger").click()
+    page.locator("#element_destination").wait_for()
+    batch = page.get_by_role("combobox").first
+    batch.press_sequentially(DAG.removeprefix("batch_"))
+    batch.press("Enter")
+    for name, text in REDELIVERY.items():
+        page.locator(f"#element_{name}").fill(text)
+
+
+REDELIVERY = {
+    "destination": "summit_sftp",
+    "lead_ids": "17\n18\n23",
+    "reason": "The buyer lost the file of Friday",
+}
+"""What the picture's operator writes."""
+
+
 def page_of_the_batch(page: Page) -> None:
     """The docs panel, made as large as Airflow lets a reader make it."""
     page.set_viewport_size({"width": 1280, "height": 1000})
@@ -64,6 +84,7 @@ VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "dag-list": ("/dags", dag_list),
     "graph": (f"/dags/{DAG}", graph),
     "trigger-form": (f"/dags/{DAG}", trigger_form),
+    "redeliver-form": ("/dags/redeliver_leads", redeliver_form),
     "batch-page": (f"/dags/{DAG}", page_of_the_batch),
 }
 """For each picture the address to open and what to do there."""

@@ -824,3 +824,13 @@ def test_a_lead_in_its_quiet_hours_waits_unless_that_is_overridden(ferry, inbox,
         left_out = claim_redelivery(ferry.database, batch, params, by).left_out
         assert left_out == ({"in quiet hours (override_window)": 1} if kept and not override else {})
     assert waiting(ferry.database) == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [("edits", "{bad"), ("where", "{bad"), ("edits", "[1]"), ("lead_ids", "1;2")]
+)
+def test_what_is_no_json_of_the_right_kind_is_refused_with_the_fields_name(field, text):
+    asked = {"batch": "acme", "destination": "drop", "lead_ids": ["1"], "reason": "wrong year", field: text}
+    with pytest.raises(BatchConfigError, match=f"{field}: .*Nothing was claimed") as caught:
+        Redeliver.parse(asked)
+    assert text not in str(caught.value)

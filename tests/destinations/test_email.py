@@ -368,7 +368,7 @@ def test_the_probe_asks_for_every_recipient_and_sends_nothing(destination, serve
         server.faults.rcpt["boss@acme.example"] = "550 5.1.1 no such user"
         with pytest.raises(MessageRefusedError, match="1 of 2 recipients"):
             session.probe(nobody)
-        assert "1 recipients" in session.probe(make_parcel(b"x", addressee="leads@acme.example"))
+        assert "1 recipient " in session.probe(make_parcel(b"x", addressee="leads@acme.example"))
         assert received(server) == []
         session.send(make_parcel(b"x", addressee="leads@acme.example"))
     assert len(received(server)) == 1

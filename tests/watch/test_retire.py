@@ -130,7 +130,7 @@ def test_a_deleted_batch_keeps_its_history_and_its_last_policy(port, now):
     retire(port.database, port.archive, port.config, now=now + 50 * DAY)
 
     assert files_in(port.folder / "archive") == []
-    (delivery,) = history.deliveries(port.database, "acme")
+    (delivery,) = history.deliveries(port.database, history.Asked(batch_id="acme"))
     assert (delivery["state"], delivery["included"], delivery["files"]) == ("delivered", 2, file.name)
 
 

@@ -62,7 +62,7 @@ class Redeliver(BaseModel):
     dry_run: StrictBool = Field(
         default=False,
         title="Dry run",
-        description="Only show in the log of `claim` what would go and what would not; nothing is changed or sent.",
+        description="Only show in the log of the task claim what would go and what would not; nothing is changed or sent.",
     )
     selection: Selection | None = Field(
         default=None,

@@ -89,7 +89,10 @@ def refusals(where: str) -> Iterator[None]:
     except psycopg.Error as error:
         raise classify(error, where=where) from None
     except UnicodeError:
-        raise PermanentDeliveryError(f"{where}: the database's encoding lacks a character") from None
+        raise PermanentDeliveryError(
+            f"{where}: the database's encoding lacks a character",
+            hint="Deliver into a database with the encoding UTF8, or replace the characters by a transform",
+        ) from None
 
 
 def classify(error: psycopg.Error, *, where: str) -> DeliveryError:
