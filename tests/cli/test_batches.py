@@ -244,6 +244,17 @@ def test_each_configuration_that_ran_is_listed_with_the_keys_that_changed(config
     assert any(one.startswith("notes: ") for one in found[2]["changes"])
 
 
+@pytest.mark.parametrize("fault", ["name: [\n", "notes: a\nnotes: b\n"], ids=["no YAML", "a key twice"])
+@pytest.mark.parametrize("arguments", [["enable"], ["disable"], ["set", "notes=x", "--batch"]])
+def test_a_file_that_is_no_yaml_is_told_with_its_line_and_stays(config, fault, arguments):
+    file = write(config, "a", more=fault)
+    before = file.read_text()
+    result = run("batches", *arguments, "a", "--json")
+    assert result.exit_code == 1
+    assert "config/batches/a.yaml:" in json.loads(result.output)[0]["result"]
+    assert file.read_text() == before
+
+
 def test_why_something_was_done_stays_in_the_audit(config, store):
     write(config, "a")
     for arguments in (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leadferry.batch.load import batch_ids, load_all
+from leadferry.batch.load import batch_ids, load_all, load_batch
 from leadferry.batch.model import Batch
 from leadferry.batch.problems import did_you_mean
 from leadferry.errors import BatchConfigError, LeadferryError, StoreError
@@ -84,7 +84,19 @@ def set_keys(config: Path, ids: Sequence[str], changes: Mapping[str, Any], *, by
         changes: see `edit.changed`.
         by: who.
     """
-    return [_set_one(config, one, changes, by=by) for one in ids]
+    results: dict[str, Result] = {}
+    before, after = {}, {}
+    for one in ids:
+        try:
+            before[one] = edit.text_of(config, one)
+            after[one] = edit.changed(before[one], changes)
+        except BatchConfigError as error:
+            results[one] = _refused(one, error)
+    for one, fault in edit.tried(config, after).items():
+        results[one] = (
+            _refused(one, fault) if fault else _written(config, one, before[one], after[one], changes, by=by)
+        )
+    return [results[one] for one in ids]
 
 
 def planned(config: Path, batch_id: str, changes: Mapping[str, Any]) -> str:
@@ -93,19 +105,19 @@ def planned(config: Path, batch_id: str, changes: Mapping[str, Any]) -> str:
     Raises:
         BatchConfigError: the batch would not load afterwards.
     """
-    before = edit.batch_file(config, batch_id).read_text(encoding="utf-8")
+    before = edit.text_of(config, batch_id)
     after = edit.changed(before, changes)
-    edit.tried(config, {batch_id: after})
+    edit.check(config, batch_id, after)
     return edit.difference(before, after, name=f"{config.name}/batches/{batch_id}.yaml")
 
 
-def _set_one(config: Path, batch_id: str, changes: Mapping[str, Any], *, by: Author) -> Result:
-    try:
-        before = edit.batch_file(config, batch_id).read_text(encoding="utf-8")
-        after = edit.changed(before, changes)
-        edit.tried(config, {batch_id: after})
-    except BatchConfigError as error:
-        return Result(batch=batch_id, changed=False, ok=False, text=str(error))
+def _refused(batch_id: str, error: LeadferryError) -> Result:
+    return Result(batch=batch_id, changed=False, ok=False, text=str(error))
+
+
+def _written(  # noqa: PLR0913  (one file, before and after)
+    config: Path, batch_id: str, before: str, after: str, changes: Mapping[str, Any], *, by: Author
+) -> Result:
     if after == before:
         return Result(batch=batch_id, changed=False, text="was so already")
     edit.write(config, batch_id, after)
@@ -120,15 +132,14 @@ def enable(config: Path, ids: Sequence[str], *, by: Author) -> list[Result]:
 
 def _enable(config: Path, batch_id: str, *, by: Author) -> Result:
     try:
-        text = edit.batch_file(config, batch_id).read_text(encoding="utf-8")
-        batch = edit.tried(config, {batch_id: text})[batch_id]
+        batch = load_batch(batch_id, config=config)
         if batch.enabled:
             return Result(batch=batch_id, changed=False, text="was enabled already")
         if batch.must_test and not _tested(by.database, batch):
             told = f"not enabled: must_test is set, and this config had no successful test; run `leadferry batches test {batch_id}`"
             return Result(batch=batch_id, changed=False, ok=False, text=told)
     except LeadferryError as error:
-        return Result(batch=batch_id, changed=False, ok=False, text=str(error))
+        return _refused(batch_id, error)
     _switch(config, batch_id, on=True)
     by.record("batch.enable", batch_id)
     return Result(batch=batch_id, changed=True, text="enabled")
@@ -145,24 +156,22 @@ def _tested(database: Database | None, batch: Batch) -> bool:
 
 def disable(config: Path, ids: Sequence[str], *, by: Author) -> list[Result]:
     """Switch batches off: nothing departs, leads go on being collected."""
-    results = []
-    for one in ids:
-        try:
-            text = edit.batch_file(config, one).read_text(encoding="utf-8")
-            was = edit.tried(config, {one: text})[one].enabled
-        except LeadferryError as error:
-            results.append(Result(batch=one, changed=False, ok=False, text=str(error)))
-            continue
-        if was:
-            _switch(config, one, on=False)
-            by.record("batch.disable", one)
-        results.append(Result(batch=one, changed=was, text="disabled" if was else "was disabled already"))
-    return results
+    return [_disable(config, one, by=by) for one in ids]
+
+
+def _disable(config: Path, batch_id: str, *, by: Author) -> Result:
+    try:
+        if not load_batch(batch_id, config=config).enabled:
+            return Result(batch=batch_id, changed=False, text="was disabled already")
+    except LeadferryError as error:
+        return _refused(batch_id, error)
+    _switch(config, batch_id, on=False)
+    by.record("batch.disable", batch_id)
+    return Result(batch=batch_id, changed=True, text="disabled")
 
 
 def _switch(config: Path, batch_id: str, *, on: bool) -> None:
-    file = edit.batch_file(config, batch_id)
-    edit.write(config, batch_id, edit.changed(file.read_text(encoding="utf-8"), {"enabled": on}))
+    edit.write(config, batch_id, edit.changed(edit.text_of(config, batch_id), {"enabled": on}))
 
 
 def copy(config: Path, source: str, new: str, *, name: str | None, by: Author) -> Path:
@@ -173,10 +182,11 @@ def copy(config: Path, source: str, new: str, *, name: str | None, by: Author) -
     """
     chosen(config, [source])
     _refuse_taken(config, new)
-    text = edit.batch_file(config, source).read_text(encoding="utf-8")
-    old = edit.tried(config, {source: text})[source]
-    text = edit.changed(text, {"name": name or f"{old.name} (copy)", "enabled": False})
-    edit.tried(config, {new: text})
+    old = load_batch(source, config=config)
+    text = edit.changed(
+        edit.text_of(config, source), {"name": name or f"{old.name} (copy)", "enabled": False}
+    )
+    edit.check(config, new, text)
     file = edit.write(config, new, text)
     by.record("batch.copy", new, {"from": source})
     return file
@@ -189,7 +199,7 @@ def create(config: Path, new: str, text: str, *, by: Author) -> Path:
         BatchConfigError: the id is taken, or the text would not load; nothing is written.
     """
     _refuse_taken(config, new)
-    edit.tried(config, {new: text})
+    edit.check(config, new, text)
     file = edit.write(config, new, text)
     by.record("batch.create", new)
     return file

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leadferry.batch.load import BATCHES, ConfigReader
-from leadferry.batch.model import Batch
-from leadferry.batch.yaml_file import parse_yaml
+from leadferry.batch.problems import BatchFileError
+from leadferry.batch.yaml_file import parse_yaml, read_yaml
 from leadferry.errors import BatchConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +27,18 @@ _WIDE = 10_000
 def batch_file(config: Path, batch_id: str) -> Path:
     """Return where a batch's file is, or would be."""
     return config / BATCHES / f"{batch_id}.yaml"
+
+
+def text_of(config: Path, batch_id: str) -> str:
+    """Return the text of a batch's file, which can be read as YAML, though it need not be a batch that loads.
+
+    Raises:
+        BatchFileError: it cannot be read; says why, with file and line.
+    """
+    file = batch_file(config, batch_id)
+    if problems := read_yaml(file, shown=file.relative_to(config.parent).as_posix()).problems:
+        raise BatchFileError.of(problems)
+    return file.read_text(encoding="utf-8")
 
 
 def changed(text: str, changes: Mapping[str, Any]) -> str:
@@ -103,19 +115,33 @@ def difference(before: str, after: str, *, name: str) -> str:
     return "".join(lines)
 
 
-def tried(config: Path, texts: Mapping[str, str]) -> dict[str, Batch]:
-    """Load batches as if their files had these texts, and return them; nothing is written.
-
-    Raises:
-        BatchFileError: a batch would not load; says why, with file and line.
-    """
+def tried(config: Path, texts: Mapping[str, str]) -> dict[str, BatchConfigError | None]:
+    """Load batches as if their files had these texts; nothing is written. Returns why a batch would not load, or None."""
     with _copy(config) as copy:
         for batch_id, text in texts.items():
             file = batch_file(copy, batch_id)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
         reader = ConfigReader(copy)
-        return {batch_id: reader.load(batch_id) for batch_id in texts}
+        return {batch_id: _fault(reader, batch_id) for batch_id in texts}
+
+
+def check(config: Path, batch_id: str, text: str) -> None:
+    """Try one batch with this text; see `tried`.
+
+    Raises:
+        BatchConfigError: it would not load; says why, with file and line.
+    """
+    if fault := tried(config, {batch_id: text})[batch_id]:
+        raise fault
+
+
+def _fault(reader: ConfigReader, batch_id: str) -> BatchConfigError | None:
+    try:
+        reader.load(batch_id)
+    except BatchConfigError as error:
+        return error
+    return None
 
 
 @contextmanager
