@@ -537,6 +537,26 @@ def test_a_marker_of_another_day_is_gone_before_the_file_grows(harness, parcel):
     assert harness.everything() == {}
 
 
+@pytest.mark.req("F05")
+@pytest.mark.parametrize("standing", [None, "ours"])
+def test_something_else_under_the_name_of_the_marker_is_a_conflict(harness, parcel, content, standing):
+    marked = harness.destination.model_copy(update={"publish": "direct_with_marker"})
+    if standing:
+        harness.put("leads.csv", content)
+    harness.put("leads.csv.done", b"somebody's")
+    with pytest.raises(NameConflictError, match=r"leads\.csv\.done"):
+        send(marked, parcel)
+    assert harness.everything()["leads.csv.done"] == b"somebody's"
+
+
+def test_the_markers_name_may_be_made_of_all_that_is_known_of_the_file(harness, parcel):
+    marker = "{{ file.name }}.{{ file.part }}of{{ file.parts }}"
+    marked = harness.destination.model_copy(update={"publish": "direct_with_marker", "marker": marker})
+    file = {"name": "rendered.csv", "part": 2, "parts": 3}
+    send(marked, dataclasses.replace(parcel, variables={**parcel.variables, "file": file}))
+    assert set(harness.everything()) == {"leads.csv", "leads.csv.2of3"}
+
+
 @pytest.mark.parametrize(
     ("keys", "told"),
     [

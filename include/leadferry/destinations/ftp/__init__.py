@@ -16,40 +16,27 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from leadferry.destinations import faults
-from leadferry.destinations.base import FileStore, pool_name
+from leadferry.destinations.file_server import FileServer
 from leadferry.destinations.ftp.client import Client, Security, tls_context
 from leadferry.destinations.ftp.session import FtpSession
 from leadferry.destinations.transfer import logged
 from leadferry.errors import PermanentDeliveryError
 from leadferry.project import config_folder
-from leadferry.templates import Template
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 _PORTS: dict[Security, int] = {"explicit_tls": 21, "implicit_tls": 990, "none": 21}
 
-_MARKER = "{{ file.name }}.done"
-
-_TEMPORARY = r"^[A-Za-z0-9._~#=@+-]*$"
-
 _CONFIG = "config"
 """Under this key of pydantic's validation context stands the config folder that the batch file was found in."""
 
 
-class Ftp(FileStore):
+class Ftp(FileServer):
     """A directory on an FTP server."""
 
     type: Literal["ftp"] = "ftp"
     connection: str = Field(min_length=1, description="Airflow connection of type ftp.")
-    directory: Template = Field(
-        default=".",
-        min_length=1,
-        description="Directory on the server; a template. Without a leading slash, relative to where the login starts.",
-    )
-    create_directory: bool = Field(
-        default=False, description="Make the directory, and those above it, when missing."
-    )
     security: Security = Field(
         default="explicit_tls",
         description="TLS by AUTH TLS on the usual port, TLS from the first byte (port 990), or none at all.",
@@ -74,41 +61,11 @@ class Ftp(FileStore):
         default=None,
         description="How the server writes names; what the connection's extra says, else utf-8.",
     )
-    publish: Literal["rename", "temp_directory", "direct", "direct_with_marker"] = Field(
-        default="rename",
-        description="How the file gets its name: by a rename from a temporary name beside it, or from another directory;"
-        " or it is written under its name, where it can be seen while it grows, and a marker may say when it is complete.",
-    )
-    temporary_directory: Template | None = Field(
-        default=None,
-        min_length=1,
-        description="For `publish: temp_directory`: where the file is until it is complete; on the same file system.",
-    )
-    temporary_prefix: str = Field(
-        default=".",
-        pattern=_TEMPORARY,
-        max_length=20,
-        description="How temporary names begin, for servers that forbid hidden names.",
-    )
-    temporary_suffix: str = Field(
-        default=".part", pattern=_TEMPORARY, max_length=20, description="How temporary names end."
-    )
-    marker: Template = Field(
-        default=_MARKER,
-        description="For `publish: direct_with_marker`: name of the empty file that appears when the file is complete;"
-        " a template with `file.name` in it.",
-    )
     verify: Literal["size", "sha256"] = Field(
         default="size",
         description="How the uploaded file is checked before it gets its name: its size, or its hash, which the server"
         " computes if it can, else by reading it back.",
     )
-    collected: bool = Field(
-        default=False,
-        description="The recipient takes files away as soon as they appear: after a crash, a file that is not there"
-        " is then no proof that it did not arrive, and a person is asked.",
-    )
-    timeout: float = Field(default=60, gt=0, le=3600, description="Seconds that the server may stay silent.")
 
     @model_validator(mode="after")
     def _plaintext_is_meant(self) -> Self:
@@ -118,16 +75,6 @@ class Ftp(FileStore):
             )
         if self.allow_plaintext and not (self.plaintext_reason or "").strip():
             raise ValueError("allow_plaintext needs plaintext_reason: say why no TLS is acceptable here")
-        return self
-
-    @model_validator(mode="after")
-    def _publishing_keys_fit(self) -> Self:
-        if (self.publish == "temp_directory") != (self.temporary_directory is not None):
-            raise ValueError("`publish: temp_directory` and `temporary_directory` are only used together")
-        if self.marker != _MARKER and self.publish != "direct_with_marker":
-            raise ValueError("`marker` is only used with `publish: direct_with_marker`")
-        if "file.name" not in self.marker or self.marker.replace(" ", "") == "{{file.name}}":
-            raise ValueError("`marker` must be made of `{{ file.name }}` and differ from it")
         return self
 
     @field_validator("encoding")
@@ -151,16 +98,6 @@ class Ftp(FileStore):
         if folder is not None:
             _check_authority(Path(folder) / path, said=value)
         return str(path)
-
-    @property
-    def where(self) -> str:
-        """The connection and the directory, as written."""
-        return f"ftp connection '{self.connection}', directory {self.directory}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("ftp", self.connection)
 
     def endpoint(self) -> tuple[str, int]:
         """Return host and port by the Airflow connection."""

@@ -9,18 +9,17 @@ from __future__ import annotations
 import ftplib
 import hashlib
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leadferry.destinations import faults
-from leadferry.destinations.base import FileStoreSession, OutgoingFile, Parcel, Receipt, rendered_path
+from leadferry.destinations.base import OutgoingFile, Parcel, Receipt
+from leadferry.destinations.file_server import FileServerSession, sha256_of_start
 from leadferry.destinations.ftp.client import Client
 from leadferry.destinations.transfer import logged
 from leadferry.errors import (
     ConnectTimeoutError,
     DeliveryError,
     DestinationBusyError,
-    NameConflictError,
     NoSuchPathError,
     OutcomeUnknownError,
     TransferInterruptedError,
@@ -33,13 +32,12 @@ _CUT = (TransferInterruptedError, ConnectTimeoutError, DestinationBusyError)
 """After these the server may or may not have carried out what it was asked last."""
 
 
-class FtpSession(FileStoreSession):
+class FtpSession(FileServerSession["Ftp"]):
     """An open, authenticated FTP connection."""
 
     def __init__(self, destination: Ftp, client: Client, *, place: str) -> None:
-        self._destination = destination
+        super().__init__(destination, place=place)
         self._client = client
-        self._place = place
         self._home: str | None = None
         self._made: list[str] = []
 
@@ -53,12 +51,12 @@ class FtpSession(FileStoreSession):
             receipt, begun = None, False
             if here := self._entered(parcel):
                 receipt = self._standing(here, parcel)
-                begun = self._grows_in_sight and self._client.size_of(parcel.file.name) is not None
+                begun = (
+                    self._destination.grows_in_sight and self._client.size_of(parcel.file.name) is not None
+                )
             begun = bool(self._sweep(parcel)) or begun
         if receipt is None and self._destination.collected and not begun:
-            raise OutcomeUnknownError(
-                f"{self._where(parcel)}: {parcel.file.name} is not there, and the recipient may have collected it"
-            )
+            raise self._perhaps_collected(parcel)
         return receipt
 
     def send(self, parcel: Parcel) -> Receipt:
@@ -78,8 +76,8 @@ class FtpSession(FileStoreSession):
             self._sweep(parcel)
             here = self._entered(parcel)
             if here is not None and self._holds(name, parcel.file):
-                if self._marks:
-                    self._discard(here, self._marker(parcel))
+                if marker := self._marker(parcel):
+                    self._discard(here, marker)
                 with logged("remove", self._url(here, name)):
                     self._client.delete(name)
             while self._made:
@@ -88,17 +86,9 @@ class FtpSession(FileStoreSession):
 
     # --- places
 
-    def _directory(self, parcel: Parcel) -> str:
-        return rendered_path(self._destination.directory, parcel, where=self._destination.where)
-
     def _directories(self, parcel: Parcel) -> list[str]:
         """Return the directory, and the one for temporaries where it is another."""
-        written = [self._destination.directory, self._destination.temporary_directory]
-        return [rendered_path(one, parcel, where=self._destination.where) for one in written if one]
-
-    def _where(self, parcel: Parcel) -> str:
-        directory = self._directory(parcel)
-        return f"ftp connection '{self._destination.connection}' ({self._place}), directory {directory}"
+        return list(dict.fromkeys([self._directory(parcel), self._upload_directory(parcel)]))
 
     def _url(self, directory: str, name: str) -> str:
         return f"{self._place}{_join(directory, name)}"
@@ -145,42 +135,14 @@ class FtpSession(FileStoreSession):
 
     # --- sending
 
-    @property
-    def _replaces(self) -> bool:
-        return self._destination.on_name_taken == "overwrite"
-
-    @property
-    def _marks(self) -> bool:
-        return self._destination.publish == "direct_with_marker"
-
-    @property
-    def _grows_in_sight(self) -> bool:
-        return self._destination.publish in {"direct", "direct_with_marker"}
-
-    def _marker(self, parcel: Parcel) -> str:
-        """Return the marker's name; made of the name under which the file is sent."""
-        variables = {**parcel.variables, "file": {"name": parcel.file.name}}
-        marker = rendered_path(
-            self._destination.marker, replace(parcel, variables=variables), where=self._destination.where
-        )
-        if "/" in marker or marker in {"", ".", parcel.file.name}:
-            raise NoSuchPathError(
-                f"{self._destination.where}: filled in, `marker` is no name beside the file"
-            )
-        return marker
-
-    def _temporary(self, parcel: Parcel) -> str:
-        return parcel.temporary(
-            prefix=self._destination.temporary_prefix, suffix=self._destination.temporary_suffix
-        )
-
     def _deliver(self, here: str, parcel: Parcel) -> Receipt:
-        if self._grows_in_sight:
+        if self._destination.grows_in_sight:
             return self._deliver_in_sight(here, parcel)
-        elsewhere = self._enter(self._directories(parcel)[-1])
-        temporary = _join(elsewhere, self._temporary(parcel))
+        elsewhere = self._enter(self._upload_directory(parcel))
+        name = self._temporary_name(parcel)
+        temporary = _join(elsewhere, name)
         try:
-            self._upload(elsewhere, self._temporary(parcel), parcel.file)
+            self._upload(elsewhere, name, parcel.file)
             self._client.cwd(here)
             how = self._publish(temporary, here, parcel)
         except Exception:
@@ -210,8 +172,8 @@ class FtpSession(FileStoreSession):
         try:
             with faults.ftp(self._where(parcel)), logged("rename", self._url(here, name)):
                 self._client.rename(temporary, name)
-        except _CUT:
-            return self._look_again(parcel)
+        except _CUT as lost:
+            return self._look_again(parcel, lost)
         except DeliveryError as refused:
             if receipt := self._standing(here, parcel):
                 with suppress(ftplib.error_perm):
@@ -231,34 +193,23 @@ class FtpSession(FileStoreSession):
             self._client.rename(temporary, name)
         return "remove, then rename"
 
-    def _look_again(self, parcel: Parcel) -> Receipt:
-        """The answer to the rename was lost: ask over a new connection what became of it."""
-        try:
-            with self._destination.open() as fresh:
-                receipt = fresh.find(parcel)
-        except DeliveryError as error:
-            raise OutcomeUnknownError(
-                f"{self._place}: the connection was cut while {parcel.file.name} got its name,"
-                f" and looking for it failed ({error.code})"
-            ) from None
-        if receipt is None:
-            raise TransferInterruptedError(
-                f"{self._place}: the connection was cut before {parcel.file.name} got its name"
-            )
-        return receipt
-
     def _deliver_in_sight(self, here: str, parcel: Parcel) -> Receipt:
         """Write under the final name; a marker says when it is complete, where the recipient waits for one."""
-        file = parcel.file
-        if self._marks:
-            self._discard(here, self._marker(parcel))
+        file, marker = parcel.file, self._marker(parcel)
+        if marker:
+            self._withdraw_marker(here, marker)
         if not self._holds(file.name, file):
             self._write_in_sight(here, file)
-        if self._marks:
-            marker = self._marker(parcel)
+        if marker:
             with logged("put", self._url(here, marker), size=0):
                 self._client.upload(marker, ())
         return self._published(here, file, how=self._destination.publish.replace("_", " "))
+
+    def _withdraw_marker(self, here: str, marker: str) -> None:
+        """A marker without its file is left from another day; it would tell of a file that is still growing."""
+        if self._client.size_of(marker):
+            raise self._conflict(self._url(here, marker))
+        self._discard(here, marker)
 
     def _write_in_sight(self, here: str, file: OutgoingFile) -> None:
         was_free = self._client.size_of(file.name) is None
@@ -300,17 +251,17 @@ class FtpSession(FileStoreSession):
         if size is None:
             return None
         if size == file.size and self._compare(here, file):
-            if self._marks and self._client.size_of(self._marker(parcel)) is None:
+            if (marker := self._marker(parcel)) and self._client.size_of(marker) != 0:
                 return None  # complete, but nobody was told
             details = {"verified": "found there and compared by sha256"}
             return Receipt(
                 location=self._url(here, file.name), size=size, sha256=file.sha256, details=details
             )
-        if size >= 0 and (self._replaces or (self._grows_in_sight and self._is_begun(file.name, file))):
+        if size >= 0 and (
+            self._replaces or (self._destination.grows_in_sight and self._is_begun(file.name, file))
+        ):
             return None
-        raise NameConflictError(
-            f"{self._url(here, file.name)}: something else already stands under this name"
-        )
+        raise self._conflict(self._url(here, file.name))
 
     def _compare(self, here: str, file: OutgoingFile) -> bool:
         try:
@@ -329,14 +280,7 @@ class FtpSession(FileStoreSession):
         size = self._client.size_of(name)
         if size is None or not 0 <= size <= file.size:
             return False
-        if size == 0:
-            return True
-        with file.path.open("rb") as stored:
-            ours, left = hashlib.sha256(), size
-            while left and (block := stored.read(min(left, 1 << 20))):
-                ours.update(block)
-                left -= len(block)
-        return self._digest(name, size) == ours.hexdigest()
+        return size == 0 or self._digest(name, size) == sha256_of_start(file, size)
 
     def _digest(self, name: str, size: int) -> str:
         """Return the SHA-256 of a file there: the server's own word where it gives one, else by reading it back."""
@@ -375,9 +319,7 @@ class FtpSession(FileStoreSession):
 
     def _sweep_here(self, here: str, parcel: Parcel) -> int:
         # Some recipients let us write but not list; then remains of a killed try stay.
-        names = self._client.names()
-        prefix, suffix = self._destination.temporary_prefix, self._destination.temporary_suffix
-        mine = [name for name in names if parcel.owns(name, prefix=prefix, suffix=suffix)]
+        mine = self._remains(self._client.names(), parcel)
         for name in mine:
             with suppress(ftplib.error_perm), logged("remove", self._url(here, name)):
                 self._client.delete(name)

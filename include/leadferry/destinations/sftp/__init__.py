@@ -13,42 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from leadferry.destinations import faults
-from leadferry.destinations.base import (
-    FileStore,
-    FileStoreSession,
-    OutgoingFile,
-    Parcel,
-    Receipt,
-    pool_name,
-    rendered_path,
-)
+from leadferry.destinations.base import OutgoingFile, Parcel, Receipt
+from leadferry.destinations.file_server import FileServer, FileServerSession
 from leadferry.destinations.sftp.login import endpoint, logged_in
 from leadferry.destinations.sftp.remote import Remote, Standing, joined
 from leadferry.errors import (
     AccessDeniedError,
     ConnectTimeoutError,
     DeliveryError,
-    NameConflictError,
-    NoSuchPathError,
     OutcomeUnknownError,
     PermanentDeliveryError,
     TransferInterruptedError,
     TransientDeliveryError,
 )
-from leadferry.templates import Template
 
 if TYPE_CHECKING:
     import paramiko
-
-_MARKER = "{{ file.name }}.done"
-
-_TEMPORARY = r"^[A-Za-z0-9._~#=@+-]*$"
 
 _CUT = (TransferInterruptedError, ConnectTimeoutError)
 """After these the server may or may not have carried out what it was asked last."""
@@ -62,80 +47,16 @@ _NO_RENAME = (
 )
 
 
-class Sftp(FileStore):
+class Sftp(FileServer):
     """A directory on an SFTP server."""
 
     type: Literal["sftp"] = "sftp"
     connection: str = Field(min_length=1, description="Airflow connection of type sftp.")
-    directory: Template = Field(
-        default=".",
-        min_length=1,
-        description="Directory on the server; a template. Without a leading slash, relative to where the login starts.",
-    )
-    create_directory: bool = Field(
-        default=False,
-        description="Make the directory (and the temporary one), and those above it, when missing.",
-    )
-    publish: Literal["rename", "temp_directory", "direct", "direct_with_marker"] = Field(
-        default="rename",
-        description="How the file gets its name: by a rename from a temporary name beside it, or from another directory;"
-        " or it is written under its name, where it can be seen while it grows, and a marker may say when it is complete.",
-    )
-    temporary_directory: Template | None = Field(
-        default=None,
-        min_length=1,
-        description="For `publish: temp_directory`: where the file is until it is complete; on the same file system.",
-    )
-    temporary_prefix: str = Field(
-        default=".",
-        pattern=_TEMPORARY,
-        max_length=20,
-        description="How temporary names begin, for servers that forbid hidden names.",
-    )
-    temporary_suffix: str = Field(
-        default=".part", pattern=_TEMPORARY, max_length=20, description="How temporary names end."
-    )
-    marker: Template = Field(
-        default=_MARKER,
-        description="For `publish: direct_with_marker`: name of the empty file that appears when the file is complete;"
-        " a template with `file.name` in it.",
-    )
     verify: Literal["size", "sha256", "answers"] = Field(
         default="size",
         description="How the upload is checked: its size; or by reading it back; or only by the server's answer to"
         " each block, for servers that change what they store.",
     )
-    collected: bool = Field(
-        default=False,
-        description="The recipient takes files away as soon as they appear: after a crash, a file that is not there"
-        " is then no proof that it did not arrive, and a person is asked.",
-    )
-    timeout: float = Field(default=60, gt=0, le=3600, description="Seconds that the server may stay silent.")
-
-    @model_validator(mode="after")
-    def _keys_fit(self) -> Self:
-        if (self.publish == "temp_directory") != (self.temporary_directory is not None):
-            raise ValueError("`publish: temp_directory` and `temporary_directory` are only used together")
-        if self.marker != _MARKER and self.publish != "direct_with_marker":
-            raise ValueError("`marker` is only used with `publish: direct_with_marker`")
-        if "file.name" not in self.marker or self.marker.replace(" ", "") == "{{file.name}}":
-            raise ValueError("`marker` must be made of `{{ file.name }}` and differ from it")
-        return self
-
-    @property
-    def where(self) -> str:
-        """The connection and the directory, as written."""
-        return f"sftp connection '{self.connection}', directory {self.directory}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("sftp", self.connection)
-
-    @property
-    def grows_in_sight(self) -> bool:
-        """Whether the file stands under its final name before it is complete."""
-        return self.publish in {"direct", "direct_with_marker"}
 
     def endpoint(self) -> tuple[str, int] | None:
         """See `DestinationBase.endpoint`."""
@@ -148,13 +69,12 @@ class Sftp(FileStore):
             yield SftpSession(self, client, place=place)
 
 
-class SftpSession(FileStoreSession):
+class SftpSession(FileServerSession[Sftp]):
     """An open, authenticated SFTP channel."""
 
     def __init__(self, destination: Sftp, client: paramiko.SFTPClient, *, place: str) -> None:
-        self._destination = destination
+        super().__init__(destination, place=place)
         self._remote = Remote(client, place=place)
-        self._place = place
 
     def find(self, parcel: Parcel) -> Receipt | None:
         """Look for the file by name, size and SHA-256; what earlier tries left behind is removed.
@@ -173,9 +93,7 @@ class SftpSession(FileStoreSession):
                 # Without its marker the recipient takes it for a part, too.
                 unpublished += self._remote.try_to_remove(final)
         if self._destination.collected and not unpublished and standing is Standing.NOTHING:
-            raise OutcomeUnknownError(
-                f"{self._where(parcel)}: {parcel.file.name} is not there, and the recipient may have collected it"
-            )
+            raise self._perhaps_collected(parcel)
         return None
 
     def send(self, parcel: Parcel) -> Receipt:
@@ -197,7 +115,7 @@ class SftpSession(FileStoreSession):
         with faults.ssh(self._where(parcel)):
             self._sweep(parcel)
             if self._standing(final, parcel, conflict=False) is Standing.OURS:
-                if marker := self._marker(parcel):
+                if marker := self._marker_path(parcel):
                     self._remote.remove(marker)
                 self._remote.remove(final)
         self._remote.remove_made()
@@ -211,70 +129,38 @@ class SftpSession(FileStoreSession):
             NameConflictError: something that may not be replaced; only if `conflict` is asked for.
         """
         found = self._remote.standing(final, parcel.file, parts=self._destination.grows_in_sight)
-        may_be_replaced = self._destination.on_name_taken == "overwrite" and found is Standing.OTHER
+        may_be_replaced = self._replaces and found is Standing.OTHER
         if conflict and found in {Standing.OTHER, Standing.NO_FILE} and not may_be_replaced:
-            raise self._conflict(final)
+            raise self._conflict(self._remote.url(final))
         return found
-
-    def _conflict(self, path: str) -> NameConflictError:
-        return NameConflictError(f"{self._remote.url(path)}: something else already stands under this name")
 
     def _is_marked(self, parcel: Parcel) -> bool:
         """Tell whether the recipient was told that the file is complete; true where nobody is told."""
-        marker = self._marker(parcel)
+        marker = self._marker_path(parcel)
         return marker is None or self._remote.size(marker) == 0
 
     def _sweep(self, parcel: Parcel) -> int:
         """Remove what earlier tries of this parcel left behind; return how much that was."""
         directory = self._upload_directory(parcel)
-        prefix, suffix = self._destination.temporary_prefix, self._destination.temporary_suffix
-        names = self._remote.names(directory)
-        mine = [name for name in names if parcel.owns(name, prefix=prefix, suffix=suffix)]
+        mine = self._remains(self._remote.names(directory), parcel)
         # Some recipients let us write but neither list nor remove; then remains of a killed try stay.
         return sum(self._remote.try_to_remove(joined(directory, name)) for name in mine)
 
     # --- paths ---------------------------------------------------------------------------------------------------
 
-    def _directory(self, parcel: Parcel) -> str:
-        return self._rendered(self._destination.directory, parcel)
-
-    def _upload_directory(self, parcel: Parcel) -> str:
-        """Where the bytes are until they are complete."""
-        return self._rendered(self._destination.temporary_directory or self._destination.directory, parcel)
-
-    def _rendered(self, template: str, parcel: Parcel) -> str:
-        path = rendered_path(template, parcel, where=self._destination.where)
-        return path.rstrip("/") or "/"
-
     def _final(self, parcel: Parcel) -> str:
         return joined(self._directory(parcel), parcel.file.name)
 
     def _temporary(self, parcel: Parcel) -> str:
-        name = parcel.temporary(
-            prefix=self._destination.temporary_prefix, suffix=self._destination.temporary_suffix
-        )
-        return joined(self._upload_directory(parcel), name)
+        return joined(self._upload_directory(parcel), self._temporary_name(parcel))
 
-    def _marker(self, parcel: Parcel) -> str | None:
-        if self._destination.publish != "direct_with_marker":
-            return None
-        # The name under which it goes, which is not always the one under which it was rendered.
-        file = {**parcel.variables.get("file", {}), "name": parcel.file.name}
-        named = replace(parcel, variables={**parcel.variables, "file": file})
-        name = rendered_path(self._destination.marker, named, where=self._destination.where)
-        if "/" in name or name in {"", ".", parcel.file.name}:
-            raise NoSuchPathError(
-                f"{self._destination.where}: filled in, `marker` is no name beside the file"
-            )
-        return joined(self._directory(parcel), name)
+    def _marker_path(self, parcel: Parcel) -> str | None:
+        marker = self._marker(parcel)
+        return None if marker is None else joined(self._directory(parcel), marker)
 
     def _make(self, parcel: Parcel) -> None:
         self._remote.make(self._directory(parcel))
         self._remote.make(self._upload_directory(parcel))
-
-    def _where(self, parcel: Parcel) -> str:
-        directory = self._directory(parcel)
-        return f"sftp connection '{self._destination.connection}' ({self._place}), directory {directory}"
 
     # --- upload --------------------------------------------------------------------------------------------------
 
@@ -330,16 +216,16 @@ class SftpSession(FileStoreSession):
 
     def _withdraw_marker(self, parcel: Parcel) -> None:
         """A marker without its file is left from another day; it would tell of a file that is still growing."""
-        marker = self._marker(parcel)
+        marker = self._marker_path(parcel)
         if marker is None or (size := self._remote.size(marker)) is None:
             return
         if size:
-            raise self._conflict(marker)
+            raise self._conflict(self._remote.url(marker))
         self._remote.remove(marker)
 
     def _complete(self, parcel: Parcel, *, verified: str) -> Receipt:
         """Put the marker beside a file that is there, where the recipient waits for one."""
-        final, marker = self._final(parcel), self._marker(parcel)
+        final, marker = self._final(parcel), self._marker_path(parcel)
         if marker is None:
             return self._receipt(final, parcel.file, verified=verified)
         try:
@@ -352,7 +238,7 @@ class SftpSession(FileStoreSession):
 
     def _put_marker(self, marker: str) -> None:
         if self._remote.size(marker) is not None:
-            raise self._conflict(marker)
+            raise self._conflict(self._remote.url(marker))
         self._remote.put(marker, (), size=0, each_answer=True)
 
     # --- by a rename ---------------------------------------------------------------------------------------------
@@ -374,7 +260,7 @@ class SftpSession(FileStoreSession):
 
     def _ways(self) -> tuple[tuple[str, Callable[[str, str], None]], ...]:
         """Return how a file may get its name, best first."""
-        if self._destination.on_name_taken == "overwrite":
+        if self._replaces:
             return (
                 ("posix-rename", self._remote.posix_rename),
                 ("rename after removing what stood there", self._remote.remove_and_rename),
@@ -411,20 +297,6 @@ class SftpSession(FileStoreSession):
         if self._remote.size(temporary) is None:
             return "rename, answered with an error"
         return None
-
-    def _look_again(self, parcel: Parcel, lost: DeliveryError) -> Receipt:
-        """The last answer was lost: ask over a new connection what became of it, and raise `lost` if nothing did."""
-        try:
-            with self._destination.open() as fresh:
-                receipt = fresh.find(parcel)
-        except DeliveryError as error:
-            raise OutcomeUnknownError(
-                f"{self._place}: the connection was cut while {parcel.file.name} got its name,"
-                f" and looking for it failed ({error.code})"
-            ) from None
-        if receipt is None:
-            raise lost from None
-        return receipt
 
     def _published(self, final: str, file: OutgoingFile, *, how: str) -> Receipt:
         """Say what is known after the rename; the temporary file was already verified."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,6 +9,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from leadferry.destinations.base import OutgoingFile, digest
+from leadferry.destinations.file_server import sha256_of_start
 from leadferry.destinations.transfer import logged
 from leadferry.errors import OutcomeUnknownError, QuotaError
 
@@ -89,7 +89,7 @@ class Remote:
             return Standing.NO_FILE
         if size > file.size or (size < file.size and not parts):
             return Standing.OTHER
-        if self._sha256_to_compare(path, size) != _sha256_of_start(file, size):
+        if self._sha256_to_compare(path, size) != sha256_of_start(file, size):
             return Standing.OTHER
         return Standing.OURS if size == file.size else Standing.PART
 
@@ -211,16 +211,3 @@ class Remote:
 def joined(directory: str, name: str) -> str:
     """Write the path of a name in a directory."""
     return f"{directory.rstrip('/')}/{name}"
-
-
-def _sha256_of_start(file: OutgoingFile, size: int) -> str:
-    """Hash a file's first bytes; the whole file's hash is known."""
-    if size == file.size:
-        return file.sha256
-    hashed, left = hashlib.sha256(), size
-    for block in file.blocks():
-        hashed.update(block[:left])
-        left -= min(left, len(block))
-        if not left:
-            break
-    return hashed.hexdigest()
