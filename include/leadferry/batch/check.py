@@ -22,6 +22,7 @@ from leadferry.batch.model import Batch, Recipient
 from leadferry.batch.problems import BatchFileError, Problem
 from leadferry.batch.problems import Path as KeyPath
 from leadferry.batch.routes import takers
+from leadferry.destinations.base import AllowsPlaintext
 
 
 @dataclass
@@ -207,7 +208,7 @@ def _doubts(batch: Batch) -> Iterator[tuple[KeyPath, str]]:
         if sent and all(one.takes == "leads" or not takers(file, [one]) for one in batch.destinations):
             yield (kind, index), f"no destination gets {file.id!r}; it is rendered and stays in the archive"
     for index, destination in enumerate(batch.destinations):
-        if getattr(destination, "allow_plaintext", False):
+        if isinstance(destination, AllowsPlaintext) and destination.allow_plaintext:
             told = "unencrypted: whoever is on the way can read the leads and the password"
             yield ("destinations", index, "allow_plaintext"), told
 

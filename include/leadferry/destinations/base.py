@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leadferry.destinations.transfer import paced
 from leadferry.errors import DeliveryError, NoSuchPathError, PermanentDeliveryError
@@ -364,11 +364,6 @@ class DestinationBase(BaseModel, abc.ABC):
         default=None, description="Keys of the batch's `retry` that are different for this destination."
     )
 
-    @property
-    def takes(self) -> Literal["files", "leads"]:
-        """Whether parcels hold the batch's files, or the records file with the mapped leads and their ids."""
-        return "files"
-
     segments: list[str] | None = Field(
         default=None,
         min_length=1,
@@ -382,6 +377,11 @@ class DestinationBase(BaseModel, abc.ABC):
     max_bytes: Annotated[Size, Field(ge=1000)] | None = Field(
         default=None, description="Most bytes of a file that goes here, such as 10MB; divided like max_rows."
     )
+
+    @property
+    def takes(self) -> Literal["files", "leads"]:
+        """Whether parcels hold the batch's files, or the records file with the mapped leads and their ids."""
+        return "files"
 
     @property
     def can_be_asked(self) -> bool:
@@ -427,6 +427,21 @@ class DestinationBase(BaseModel, abc.ABC):
     @abc.abstractmethod
     def open(self) -> AbstractContextManager[Session]:
         """Connect and log in; timeouts everywhere. Raises `DeliveryError` classified by what went wrong."""
+
+
+class AllowsPlaintext(DestinationBase):
+    """What destinations share that go without TLS only if the batch says so and why."""
+
+    allow_plaintext: bool = Field(default=False, description="Connect without TLS; needs `plaintext_reason`.")
+    plaintext_reason: str | None = Field(
+        default=None, description="Why a connection without TLS is acceptable here."
+    )
+
+    @model_validator(mode="after")
+    def _plaintext_has_a_reason(self) -> Self:
+        if self.allow_plaintext and not (self.plaintext_reason or "").strip():
+            raise ValueError("allow_plaintext needs plaintext_reason: say why no TLS is acceptable here")
+        return self
 
 
 class FileStore(DestinationBase):

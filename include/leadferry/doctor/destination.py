@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from leadferry.destinations.base import DestinationBase, Parcel, Session
+from leadferry.destinations.base import AllowsPlaintext, DestinationBase, Parcel, Session
 from leadferry.destinations.email import Email
 from leadferry.destinations.folder import Folder
 from leadferry.destinations.ftp import Ftp
@@ -296,7 +296,7 @@ def _opening(destination: DestinationBase) -> Opening | None:
 
 
 def _in_clear(destination: DestinationBase) -> Finding:
-    reason = getattr(destination, "plaintext_reason", None)
+    reason = destination.plaintext_reason if isinstance(destination, AllowsPlaintext) else None
     why = f" ({reason})" if reason else ""
     return Finding(
         stage=Stage.TLS,

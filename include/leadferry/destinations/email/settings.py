@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from leadferry.destinations.base import DestinationBase, pool_name
+from leadferry.destinations.base import AllowsPlaintext, pool_name
 from leadferry.templates import MailTemplate
 from leadferry.units import Duration, Size
 
@@ -105,7 +105,7 @@ def default(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-class MailSettings(DestinationBase):
+class MailSettings(AllowsPlaintext):
     """The keys of a destination of type `email`."""
 
     sends_files_together: ClassVar[bool] = True
@@ -155,10 +155,6 @@ class MailSettings(DestinationBase):
         description="Whether `link_via` also gets the batch's files as other destinations do, or only what is linked.",
     )
     link_expires: Duration = Field(default=timedelta(days=7), description="How long a link works.")
-    allow_plaintext: bool = Field(default=False, description="Send without TLS; needs `plaintext_reason`.")
-    plaintext_reason: str | None = Field(
-        default=None, description="Why a connection without TLS is acceptable here."
-    )
     timeout: float = Field(default=60, gt=0, le=3600, description="Seconds that the server may stay silent.")
 
     @model_validator(mode="after")
@@ -238,8 +234,6 @@ def _addresses(entries: list[Any]) -> list[Any]:
 
 
 def _problems(mail: MailSettings) -> Iterator[str]:
-    if mail.allow_plaintext and not (mail.plaintext_reason or "").strip():
-        yield "allow_plaintext needs plaintext_reason: say why no TLS is acceptable here"
     seen = [str(address).lower() for address in mail.addressees()]
     if len(set(seen)) < len(seen):
         yield "an address stands twice in `to`, `cc` and `bcc`; it would get the message twice"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from leadferry.destinations import faults
+from leadferry.destinations.base import AllowsPlaintext
 from leadferry.destinations.file_server import FileServer
 from leadferry.destinations.ftp.client import Client, Security, tls_context
 from leadferry.destinations.ftp.session import FtpSession
@@ -32,26 +33,20 @@ _CONFIG = "config"
 """Under this key of pydantic's validation context stands the config folder that the batch file was found in."""
 
 
-class Ftp(FileServer):
+class Ftp(FileServer, AllowsPlaintext):
     """A directory on an FTP server."""
 
     type: Literal["ftp"] = "ftp"
     connection: str = Field(min_length=1, description="Airflow connection of type ftp.")
     security: Security = Field(
         default="explicit_tls",
-        description="TLS by AUTH TLS on the usual port, TLS from the first byte (port 990), or none at all.",
+        description="TLS by AUTH TLS on the usual port, TLS from the first byte (port 990), or none at all, which `allow_plaintext` must allow.",
     )
     ca_file: str | None = Field(
         default=None,
         min_length=1,
         description="PEM file below the config folder with the authority that signed the server's certificate,"
         " such as certificates/acme.pem; the worker's own authorities when left out.",
-    )
-    allow_plaintext: bool = Field(
-        default=False, description="Needed for `security: none`, together with `plaintext_reason`."
-    )
-    plaintext_reason: str | None = Field(
-        default=None, description="Why an unencrypted transfer is acceptable here."
     )
     passive: bool | None = Field(
         default=None,
@@ -73,8 +68,6 @@ class Ftp(FileServer):
             raise ValueError(
                 "security: none is unencrypted; take explicit_tls, or write allow_plaintext: true and plaintext_reason"
             )
-        if self.allow_plaintext and not (self.plaintext_reason or "").strip():
-            raise ValueError("allow_plaintext needs plaintext_reason: say why no TLS is acceptable here")
         return self
 
     @field_validator("encoding")

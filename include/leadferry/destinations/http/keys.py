@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from leadferry.destinations.base import DestinationBase, pool_name
+from leadferry.destinations.base import AllowsPlaintext, pool_name
 from leadferry.destinations.http.auth import Auth, HeaderName
 from leadferry.destinations.http.bodies import FileBody, JsonBody, LeadsBody, MultipartBody, RawBody
 from leadferry.destinations.http.rules import AnswerRule, Capture, Items
@@ -31,7 +31,7 @@ _NOT_FROM_HERE = frozenset(
 """Headers that hold secrets, which stand in the connection, or that follow from the body."""
 
 
-class HttpKeys(DestinationBase):
+class HttpKeys(AllowsPlaintext):
     """What a batch file says of a buyer's API."""
 
     type: Literal["http"] = "http"
@@ -76,16 +76,6 @@ class HttpKeys(DestinationBase):
         default=timedelta(minutes=5),
         description="How long one try waits in all when the buyer asks to come back later (429, 503, Retry-After).",
     )
-    allow_plaintext: bool = Field(default=False, description="Send without TLS; needs `plaintext_reason`.")
-    plaintext_reason: str | None = Field(
-        default=None, description="Why a connection without TLS is acceptable here."
-    )
-
-    @model_validator(mode="after")
-    def _plaintext_has_a_reason(self) -> Self:
-        if self.allow_plaintext and not (self.plaintext_reason or "").strip():
-            raise ValueError("allow_plaintext needs plaintext_reason: say why no TLS is acceptable here")
-        return self
 
     @model_validator(mode="after")
     def _keys_fit_what_is_sent(self) -> Self:

@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from leadferry.destinations.base import DestinationBase, pool_name
+from leadferry.destinations.base import AllowsPlaintext, pool_name
 from leadferry.destinations.table.login import address, logged_in
 from leadferry.destinations.table.session import TableSession
 
@@ -28,7 +28,7 @@ ColumnType = Literal[
 ]  # fmt: skip
 
 
-class Table(DestinationBase):
+class Table(AllowsPlaintext):
     """A table in a PostgreSQL database."""
 
     type: Literal["table"] = "table"
@@ -52,18 +52,12 @@ class Table(DestinationBase):
     types: dict[str, ColumnType] = Field(
         default={}, description="With `create`: the types of columns that are not to be `text`."
     )
-    allow_plaintext: bool = Field(default=False, description="Connect without TLS; needs `plaintext_reason`.")
-    plaintext_reason: str | None = Field(
-        default=None, description="Why a connection without TLS is acceptable here."
-    )
     timeout: float = Field(
         default=60, gt=0, le=3600, description="Seconds to wait for a connection, and for another's lock."
     )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.allow_plaintext and not (self.plaintext_reason or "").strip():
-            raise ValueError("allow_plaintext needs plaintext_reason: say why no TLS is acceptable here")
         if self.types and not self.create:
             raise ValueError("`types` is only used with `create: true`; a table that is there has its own")
         if self.key == self.delivery_column:
