@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,8 @@ BATCH = {
     "priority": 7,
     "retry": {"attempts": 3, "first_delay": "90s", "factor": 3, "max_delay": "20m"},
 }
+
+LAST_YEAR = (datetime.now(tz=UTC) - timedelta(days=365)).date().isoformat()
 
 RECIPIENT = """\
 name: Acme Insurance
@@ -160,6 +162,24 @@ def test_a_manual_batch_has_no_timetable(config):
 
     assert dag.schedule is None
     assert not dag.timetable.can_be_scheduled
+
+
+@pytest.mark.req("R047")
+@pytest.mark.parametrize(
+    ("schedule", "ready", "seconds"),
+    [
+        ("manual", None, 3600),
+        ("manual", {"asset": "prices", "timeout": "2h"}, 3 * 3600),
+        ({"on_asset": "prices"}, None, 3600),
+        ({"at": ["09:00"], "on": {"dates": [LAST_YEAR]}}, None, 3600),
+        ({"at": ["09:00"]}, None, None),
+        ({"at": ["09:00"], "on_asset": "prices"}, None, None),
+    ],
+)
+def test_early_departures_are_asked_for_again_only_where_nothing_else_comes(config, schedule, ready, seconds):
+    dag = config.dag(schedule=schedule, conditions={"depart_early": {"leads": 5}, "ready": ready})
+    watchers = [watcher for asset in dag.timetable.asset_condition.objects for watcher in asset.watchers]
+    assert [one.trigger.values["again_after"] for one in watchers] == [seconds]
 
 
 @pytest.mark.req("R007")

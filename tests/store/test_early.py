@@ -5,13 +5,33 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from batches import add_leads, claim, rows
+from batches import add_leads, claim, execute, rows
 from leadferry.store import ledger
 from leadferry.store.early import order_early
 
+HOUR = timedelta(hours=1)
 
-def order(database, *, leads=None, oldest=None):
-    return order_early(database, "acme", flows=["auto"], received_from=None, leads=leads, oldest=oldest)
+
+def order(database, *, leads=None, oldest=None, again_after=None):
+    return order_early(
+        database,
+        "acme",
+        flows=["auto"],
+        received_from=None,
+        leads=leads,
+        oldest=oldest,
+        again_after=again_after,
+    )
+
+
+def let_time_pass(database, minutes):
+    """Move all that has happened into the past: nothing here looks at any other clock than the store's."""
+    execute(database, f"UPDATE early_departure SET ordered_at = ordered_at - interval '{minutes} minutes'")
+    execute(
+        database,
+        f"UPDATE delivery SET claimed_at = claimed_at - interval '{minutes} minutes',"
+        f" settled_at = settled_at - interval '{minutes} minutes'",
+    )
 
 
 @pytest.mark.req("R047")
@@ -51,6 +71,78 @@ def test_of_several_who_look_at_once_one_asks(database):
     with ThreadPoolExecutor(4) as pool:
         asked = list(pool.map(lambda _: order(database, leads=5), range(4)))
     assert sum(one is not None for one in asked) == 1
+
+
+@pytest.mark.req("R047")
+def test_a_batch_for_which_nothing_else_comes_is_asked_again_after_a_pause(database):
+    add_leads(database, 5)
+    assert order(database, leads=5, again_after=HOUR) == "5 leads wait"
+    claim(database, "took nothing", minimum=6)
+    assert order(database, leads=5, again_after=HOUR) is None
+    let_time_pass(database, 59)
+    assert order(database, leads=5, again_after=HOUR) is None
+    let_time_pass(database, 2)
+    first = rows(
+        database, "SELECT to_char(ordered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') FROM early_departure"
+    )
+    told = f"5 leads wait; asked again: no departure took leads since {first[0][0]} UTC"
+    assert [order(database, leads=5, again_after=HOUR) for _ in range(3)] == [told, None, None]
+    let_time_pass(database, 61)
+    assert order(database, leads=5, again_after=HOUR) == told.replace(
+        first[0][0], an_hour_before(first[0][0])
+    )
+    assert rows(database, "SELECT after_delivery, number FROM early_departure ORDER BY number") == [
+        (0, 1), (0, 2), (0, 3),
+    ]  # fmt: skip
+
+
+def an_hour_before(told):
+    return f"{datetime.fromisoformat(told) - timedelta(minutes=61):%Y-%m-%d %H:%M}"
+
+
+@pytest.mark.req("R047")
+def test_it_is_asked_again_only_while_there_is_a_reason(database):
+    add_leads(database, received_at=datetime.now(tz=UTC) - timedelta(hours=2))
+    assert order(database, oldest=HOUR, again_after=HOUR)
+    claim(database, "took it")
+    let_time_pass(database, 120)
+    assert order(database, oldest=HOUR, again_after=HOUR) is None
+
+
+@pytest.mark.req("R047")
+def test_the_pause_begins_when_the_departure_that_failed_has_ended(database):
+    add_leads(database, 5)
+    assert order(database, leads=5, again_after=HOUR)
+    delivery = claim(database, "tried for long")
+    let_time_pass(database, 120)
+    assert order(database, leads=5, again_after=HOUR) is None
+    ledger.settle(database, delivery.delivery_id)
+    assert order(database, leads=5, again_after=HOUR) is None
+    let_time_pass(database, 61)
+    assert "asked again" in order(database, leads=5, again_after=HOUR)
+
+
+@pytest.mark.req("R047")
+def test_after_a_departure_that_took_leads_it_is_asked_as_for_the_first_time(database):
+    add_leads(database, 5)
+    assert order(database, leads=5, again_after=HOUR)
+    claim(database, "took nothing", minimum=6)
+    let_time_pass(database, 61)
+    assert "asked again" in order(database, leads=5, again_after=HOUR)
+    claim(database, "took all")
+    add_leads(database, 5)
+    assert order(database, leads=5, again_after=HOUR) == "5 leads wait"
+
+
+@pytest.mark.req("R047")
+def test_of_many_who_look_at_once_one_asks_in_each_period(database):
+    add_leads(database, 5)
+    for period in range(1, 4):
+        with ThreadPoolExecutor(8) as pool:
+            asked = list(pool.map(lambda _: order(database, leads=5, again_after=HOUR), range(24)))
+        assert sum(one is not None for one in asked) == 1
+        assert rows(database, "SELECT count(*) FROM early_departure") == [(period,)]
+        let_time_pass(database, 61)
 
 
 def test_a_lead_that_waits_for_too_long_asks_for_a_departure(database):
