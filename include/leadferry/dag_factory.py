@@ -34,6 +34,7 @@ from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
 from leadferry.errors import BatchConfigError
 from leadferry.project import config_folder
+from leadferry.schedule import departures
 from leadferry.timetables import timetable_for
 from leadferry.triggers import LeadsWaiting
 
@@ -46,6 +47,9 @@ _RUN_TYPES = ["scheduled", "manual", "operator_triggered"]
 
 _POOL_SLOTS = 4
 """Sessions that one destination host gets at once unless an operator changes the pool."""
+
+ASKED_AGAIN_AFTER = timedelta(hours=1)
+"""How long an early departure that took nothing is left alone where no other departure comes."""
 
 
 def batches_to_build() -> Iterator[Batch]:
@@ -145,7 +149,21 @@ def _leads_waiting(batch: Batch, early: DepartEarly) -> LeadsWaiting:
         leads=early.leads,
         oldest=None if early.oldest is None else early.oldest.total_seconds(),
         every=early.every.total_seconds(),
+        again_after=_asked_again_after(batch),
     )
+
+
+def _asked_again_after(batch: Batch) -> float | None:
+    """Return after how many seconds an early departure that took nothing is asked for again; None where another comes.
+
+    Nothing else comes for a batch without a timetable, and for one whose timetable is over. Its run may still be waiting
+    for `conditions.ready` until then.
+    """
+    now = datetime.now(tz=UTC)
+    if next(departures(batch.schedule, timezone=batch.timezone, after=now, batch_id=batch.id), None):
+        return None
+    ready = batch.conditions.ready
+    return (ASKED_AGAIN_AFTER + (ready.timeout if ready else timedelta())).total_seconds()
 
 
 def extract(batch: Batch) -> Any:

@@ -105,7 +105,7 @@ def is_ready(ready: Ready, *, day: str) -> bool:
 
 
 class LeadsWaiting(BaseEventTrigger):
-    """Fires when a batch is to depart before its time: at most once after each of its deliveries.
+    """Fires when a batch is to depart before its time: at most once after each of its deliveries, or once in each pause.
 
     Args:
         batch_id: whose queue.
@@ -114,6 +114,7 @@ class LeadsWaiting(BaseEventTrigger):
         leads: fire when this many wait.
         oldest: fire when the oldest waits this many seconds.
         every: seconds between two looks.
+        again_after: seconds after which it fires again when nothing came of it; None where the timetable goes on.
     """
 
     def __init__(  # noqa: PLR0913  # one for each thing that is to be known without the batch file
@@ -125,6 +126,7 @@ class LeadsWaiting(BaseEventTrigger):
         leads: int | None,
         oldest: float | None,
         every: float,
+        again_after: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own lacks types
         self.values: dict[str, Any] = {
@@ -134,6 +136,7 @@ class LeadsWaiting(BaseEventTrigger):
             "leads": leads,
             "oldest": oldest,
             "every": every,
+            "again_after": again_after,
         }
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -166,5 +169,10 @@ class LeadsWaiting(BaseEventTrigger):
             flows=asked["flows"],
             received_from=datetime.fromisoformat(since) if since else None,
             leads=asked["leads"],
-            oldest=None if asked["oldest"] is None else timedelta(seconds=asked["oldest"]),
+            oldest=_length(asked["oldest"]),
+            again_after=_length(asked["again_after"]),
         )
+
+
+def _length(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

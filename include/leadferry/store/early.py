@@ -1,11 +1,15 @@
-"""Departures before their time: asked for when enough leads wait, or one for too long; once after each delivery."""
+"""Departures before their time: asked for when enough leads wait, or one for too long; once after each delivery.
+
+A batch for which nothing else comes is asked again after a pause: nothing else would ever take its leads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from leadferry.states import DeliveryKind, DeliveryState
@@ -22,11 +26,13 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
     received_from: datetime | None,
     leads: int | None,
     oldest: timedelta | None,
+    again_after: timedelta | None = None,
 ) -> str | None:
     """Ask for a departure when it is due; return why, or None when it is not due or was asked for already.
 
-    However often and by however many it is looked, a batch is asked once after each delivery that was made: a departure
-    that takes nothing, or fails, is not repeated by this; the timetable's next one goes on.
+    However often and by however many it is looked, a batch is asked once after each delivery that was made, and once more
+    each time that `again_after` has passed since it was asked, and since what came of that ended, without a departure that
+    took leads. Without `again_after` a departure that takes nothing, or fails, is not repeated: the timetable's next one goes on.
 
     Args:
         database: the lead store.
@@ -35,6 +41,7 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
         received_from: a batch that is new to a flow collects its leads from here on; aware.
         leads: due when this many wait.
         oldest: due when the oldest waits this long.
+        again_after: the pause before it is asked again; None to leave that to the timetable.
 
     Raises:
         StoreUnavailableError: nothing happened; call it again.
@@ -44,11 +51,13 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
         reason = _why_now(connection, batch_no, leads=leads, oldest=oldest)
         if reason is None:
             return None
-        row = {
-            "batch_no": batch_no,
-            "after_delivery": _last_delivery(connection, batch_no),
-            "reason": reason,
-        }
+        after = _last_delivery(connection, batch_no)
+        asked = _asked(connection, batch_no, after=after)
+        if asked.times and (again_after is None or asked.quiet < again_after):
+            return None
+        if asked.times:
+            reason += f"; asked again: no departure took leads since {asked.since:%Y-%m-%d %H:%M} UTC"
+        row = {"batch_no": batch_no, "after_delivery": after, "number": asked.times + 1, "reason": reason}
         order = upsert(early_departure).values(row).on_conflict_do_nothing()
         made = connection.scalar(order.returning(early_departure.c.batch_no))
     return None if made is None else reason
@@ -68,6 +77,22 @@ def _why_now(
     if oldest is not None and waiting.age is not None and waiting.age >= oldest:
         return f"a lead waits for {waiting.age.total_seconds() / 60:.0f} minutes"
     return None
+
+
+def _asked(connection: Connection, batch_no: int, *, after: int) -> Row[Any]:
+    """Return how many `times` a batch was asked after a delivery, `since` when (UTC), and how long it is `quiet` since."""
+    orders = early_departure.c
+    ended = select(func.max(func.coalesce(delivery.c.settled_at, delivery.c.claimed_at))).where(
+        delivery.c.batch_no == batch_no, delivery.c.id > after, delivery.c.kind == DeliveryKind.DEPARTURE
+    )
+    last = func.greatest(func.max(orders.ordered_at), ended.scalar_subquery())
+    return connection.execute(
+        select(
+            func.count().label("times"),
+            func.timezone("UTC", func.min(orders.ordered_at)).label("since"),
+            (func.now() - last).label("quiet"),
+        ).where(orders.batch_no == batch_no, orders.after_delivery == after)
+    ).one()
 
 
 def _last_delivery(connection: Connection, batch_no: int) -> int:

@@ -478,10 +478,11 @@ early_departure = Table(
     metadata,
     Column("batch_no", ForeignKey("batch.no"), primary_key=True),
     Column("after_delivery", BigInteger, primary_key=True),
+    Column("number", Integer, primary_key=True),
     Column("reason", Text, nullable=False),
     _moment("ordered_at", now=True),
 )
-"""That a batch departs before its time; at most once after each delivery (0 before the first)."""
+"""That a batch departs before its time, after each delivery (0 before the first): once, or where nothing else comes again and again."""
 
 watched = Table(
     "watched",

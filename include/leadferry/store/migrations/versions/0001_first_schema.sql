@@ -417,9 +417,10 @@ CREATE TABLE later_try (
 CREATE TABLE early_departure (
     batch_no integer NOT NULL REFERENCES batch,
     after_delivery bigint NOT NULL,
+    number integer NOT NULL,
     reason text NOT NULL,
     ordered_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (batch_no, after_delivery)
+    PRIMARY KEY (batch_no, after_delivery, number)
 );
 -- What the watchdog knows of a batch: since when its schedule is as it is, so that nobody is told of a departure
 -- that was due before. By its id, since a batch may be watched before it ever departed.
