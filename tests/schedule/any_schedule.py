@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from leadferry.schedule import Calendar, Schedule
 from leadferry.schedule.clock import WEEKDAYS
@@ -109,23 +109,30 @@ single_blackouts = st.builds(
     ),
     st.integers(1, 200),
 )
+
+
+def _calendar(**written: Any) -> Calendar | None:
+    try:
+        return Calendar.model_validate(written)
+    except ValidationError:  # chance may black out all business hours, which is refused
+        return None
+
+
 calendars = st.builds(
-    lambda weekend, closed, opened, half, hours, blackouts, fiscal: Calendar.model_validate(
-        {
-            "id": "by_chance",
-            "weekend": weekend,
-            "closed": {str(day): "holiday" for day in closed},
-            "opened": [day for day in opened if day not in closed],
-            "half_days": half,
-            "hours": hours,
-            "blackouts": blackouts,
-            "fiscal": fiscal,
-        }
+    lambda weekend, closed, opened, half, hours, blackouts, fiscal: _calendar(
+        id="by_chance",
+        weekend=weekend,
+        closed={str(day): "holiday" for day in closed},
+        opened=[day for day in opened if day not in closed],
+        half_days=half,
+        hours=hours,
+        blackouts=blackouts,
+        fiscal=fiscal,
     ),
     st.sampled_from([("sat", "sun"), ("fri", "sat"), (), ("sun",)]),
     st.lists(days, max_size=60),
     st.lists(days, max_size=10, unique=True),
-    st.dictionaries(days.map(str), st.sampled_from(["11:00", "13:00"]), max_size=20),
+    st.dictionaries(days.map(str), st.sampled_from(["08:00", "11:00", "13:00"]), max_size=60),
     st.none() | st.just({"opens": "09:00", "closes": "17:00"}),
     st.lists(weekly_blackouts | single_blackouts, max_size=2),
     st.sampled_from([{}, {"starts": "04-01"}, {"starts": "02-01", "weeks": "4-4-5"}]),
@@ -139,6 +146,11 @@ def _together(written: dict[str, Any], calendar: Any, closed: Any, weekend: Any,
 
 policies = st.none() | st.sampled_from(["skip", "previous", "next", "deliver"])
 schedules = st.builds(
-    _together, timed, st.none() | calendars, policies, policies, st.none() | st.sampled_from(["10m", "2h"])
+    _together,
+    timed,
+    st.none() | calendars,
+    policies,
+    policies,
+    st.none() | st.sampled_from(["10m", "2h", "12h"]),
 )
 zones = st.sampled_from(ZONES)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadferry.schedule import departures, latest_departure
+from leadferry.schedule.opening import closed
 from wall_clock import oracle_instant
 
 DAY = timedelta(days=1)
@@ -35,9 +36,24 @@ def slowly(schedule, timezone: str, *, start: datetime, end: datetime) -> list[d
     for day in schedule.days_between(start.date() - 40 * DAY, end.date() + 40 * DAY):
         goes = placed(day, schedule, calendar)
         for at in schedule.times if goes else ():
-            wall = moved(datetime.combine(goes, at), calendar, lead=offset)
-            found |= {instant + offset for instant in instants(wall, at, goes, schedule, timezone)}
+            wall = moved(datetime.combine(goes, at), schedule, lead=offset)
+            for instant in instants(wall, at, goes, schedule, timezone):
+                ends = closing(wall.date(), calendar)
+                latest = oracle_instant(datetime.combine(wall.date(), ends), timezone) if ends else None
+                found.add(
+                    max(instant, min(instant + offset, latest)) if latest and offset else instant + offset
+                )
     return sorted(one for one in found if start < one <= end)
+
+
+def closing(day: date, calendar) -> time | None:
+    """Return when the recipient goes home; None when nothing says so or it does not come at all."""
+    times = [calendar.half_days[day]] if day in calendar.half_days else []
+    if calendar.hours:
+        times.append(calendar.hours.closes)
+    if not times or (calendar.hours and min(times) < calendar.hours.opens):
+        return None
+    return min(times)
 
 
 def placed(day: date, schedule, calendar) -> date | None:
@@ -58,25 +74,32 @@ def placed(day: date, schedule, calendar) -> date | None:
     return day
 
 
-def moved(wall: datetime, calendar, *, lead: timedelta) -> datetime:
-    ends = calendar.half_days.get(wall.date())
-    if ends:
-        wall = min(wall, datetime.combine(wall.date(), ends))
-    if calendar.hours and wall.time() > calendar.hours.closes:
-        wall = datetime.combine(wall.date() + DAY, calendar.hours.opens)
-        while wall.date() in calendar.closed or (
-            f"{wall:%a}".lower() in calendar.weekend and wall.date() not in calendar.opened
-        ):
-            wall += DAY
-    if calendar.hours and wall.time() < calendar.hours.opens:
-        wall = datetime.combine(wall.date(), calendar.hours.opens)
-    again = True
-    while again:
-        again = False
+def moved(wall: datetime, schedule, *, lead: timedelta) -> datetime:
+    calendar = schedule.calendar_or_plain
+    ends = closing(wall.date(), calendar)
+    if wall.date() in calendar.half_days and ends:
+        wall = min(wall, datetime.combine(wall.date(), calendar.half_days[wall.date()]))
+    before = None
+    while wall != before:
+        before = wall
+        while calendar.hours and not comes(wall.date(), schedule):
+            wall = datetime.combine(wall.date() + DAY, time())
+        if calendar.hours and wall.time() < calendar.hours.opens:
+            wall = datetime.combine(wall.date(), calendar.hours.opens)
+        if calendar.hours and wall.time() > closing(wall.date(), calendar):
+            wall = datetime.combine(wall.date() + DAY, time())
+            continue
         for begin, end in blackouts(calendar, around=wall.date()):
             if begin - lead <= wall < end:
-                wall, again = end, True
+                wall = end
     return wall
+
+
+def comes(day: date, schedule) -> bool:
+    """Whether anybody is there on a day: it is open or delivered to all the same, and does not end before it begins."""
+    return placed(day, schedule, schedule.calendar_or_plain) == day and bool(
+        closing(day, schedule.calendar_or_plain)
+    )
 
 
 def blackouts(calendar, *, around: date) -> list[tuple[datetime, datetime]]:
@@ -151,3 +174,12 @@ def test_any_schedule_survives_being_stored_as_json(schedule):
     stored = json.loads(json.dumps(schedule.model_dump(mode="json")))
     assert ADAPTER.validate_python(stored) == schedule
     assert ADAPTER.validate_python(stored).model_dump(mode="json") == stored
+
+
+@pytest.mark.req("R042", "R054", "R060")
+@settings(max_examples=150, deadline=None)
+@given(schedules, zones, st.datetimes(*EDGES, timezones=st.just(UTC)))
+def test_no_departure_of_the_preview_would_be_held(schedule, timezone, moment):
+    found = departures(schedule, timezone=timezone, after=moment, batch_id=BATCH)
+    held = [one for one in islice(found, 20) if closed(schedule, one.utc, timezone=timezone)]
+    assert held == []

@@ -121,13 +121,24 @@ class Calendar(BaseModel):
 
     @model_validator(mode="after")
     def _blackouts_end(self) -> Self:
-        daily = [one for one in self.blackouts if isinstance(one.starts, time)]
-        if daily:
-            monday = datetime(2024, 1, 1)  # noqa: DTZ001  # any week will do
-            ends = self.model_copy(update={"blackouts": tuple(daily)}).postponed(monday)
-            if ends and ends[0] - monday > timedelta(weeks=2):
-                raise ValueError("the blackouts leave no time of the week")
+        repeated = [one for one in self.blackouts if isinstance(one.starts, time)]
+        if not repeated:
+            return self
+        usual = self.model_copy(update={"blackouts": tuple(repeated)})
+        week = [datetime(2024, 1, 1) + number * _DAY for number in range(7)]  # noqa: DTZ001  # any week will do
+        ends = usual.postponed(week[0])
+        if ends and ends[0] - week[0] > timedelta(weeks=2):
+            raise ValueError("the blackouts leave no time of the week")
+        worked = [day.date() for day in week if WEEKDAYS[day.weekday()] not in self.weekend]
+        if self.hours and worked and not any(usual.has_time_on(day, self.hours) for day in worked):
+            raise ValueError("the blackouts leave no time of the business hours")
         return self
+
+    def has_time_on(self, day: date, hours: Hours) -> bool:
+        """Whether the blackouts leave any time of the hours on a day."""
+        opens = datetime.combine(day, hours.opens)
+        found = self.postponed(opens)
+        return found is None or found[0] <= datetime.combine(day, hours.closes)
 
     @cached_property
     def _weekend(self) -> frozenset[int]:
@@ -175,17 +186,6 @@ class Calendar(BaseModel):
             if len(reasons) > LONGEST_CLOSURE:
                 break
         return (moved, spoken(list(dict.fromkeys(reasons)))) if reasons else None
-
-    def begin_of_blackout(self, wall: datetime, *, lead: timedelta = timedelta()) -> datetime:
-        """Return the earliest time from which departures are postponed past this one; the time itself outside of all."""
-        for _ in range(LONGEST_CLOSURE):
-            # A blackout that ends just here may have pushed departures to exactly this time.
-            moments = (wall, wall - timedelta.resolution)
-            begins = [found[0] - lead for one in moments for found in self._blackouts_around(one, lead=lead)]
-            if not begins or min(begins) >= wall:
-                return wall
-            wall = min(begins)
-        return wall
 
     def _blackouts_around(
         self, wall: datetime, *, lead: timedelta

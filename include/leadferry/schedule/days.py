@@ -176,11 +176,21 @@ class PeriodDays(BaseModel):
         return None
 
     def __str__(self) -> str:
-        rules = [f"day {rule}" if isinstance(rule, int) else rule for rule in self.rules]
         period = self.period.replace("_", " ")
-        if self.period == "month":
-            rules = [f"the {rule}" if rule[0].isdigit() or " " in rule else rule for rule in rules]
-        return f"{spoken(rules)} of every {period}"
+        return f"{spoken([_said(rule, self.period) for rule in self.rules])} of every {period}"
+
+
+def _said(rule: Rule, period: Period) -> str:
+    """Say one day aloud: `the 15th` of a month, `day 100` of a year, `the last friday`, `03-31`."""
+    if isinstance(rule, int):
+        return f"the {rule}{_ordinal_ending(rule)}" if period.endswith("month") else f"day {rule}"
+    return rule if "-" in rule or "before" in rule else f"the {rule}"
+
+
+def _ordinal_ending(number: int) -> str:
+    if number % 100 in (11, 12, 13):
+        return "th"
+    return {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
 def _counted(what: str, index: int, first: date, last: date, *, calendar: Calendar) -> date | None:

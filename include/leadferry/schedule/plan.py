@@ -2,7 +2,7 @@
 
 From the schedule to an instant it is five steps, each of which keeps the order:
 the days that the schedule names → what the calendar makes of closed days → times, moved by business hours,
-half days and blackouts → instants, by the rule in `instants` → the batch's share of `spread`.
+half days and blackouts → instants, by the rule in `instants` → the batch's share of `spread`, which ends with the day's hours.
 
 Both directions answer in microseconds once a day has been computed, because Airflow asks again and again,
 and give up after `HORIZON` days without a departure, so that no schedule can keep a process busy for ever.
@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from itertools import takewhile
 from operator import attrgetter
 from zoneinfo import ZoneInfo
 
-from leadferry.schedule.calendar import Calendar, told_hours
+from leadferry.schedule.calendar import LONGEST_CLOSURE, Calendar
 from leadferry.schedule.clock import write_clock
 from leadferry.schedule.instants import Instant, resolve, second
 from leadferry.schedule.model import Cron, Schedule, Timed
+from leadferry.schedule.opening import last_time, opening
 
 HORIZON = 3000
 """Days without a departure after which a schedule counts as ended; a little over eight years, for 29 February."""
@@ -35,6 +37,9 @@ _NOTES = 2
 
 _TOLD_SKIPS = 4
 """How many left-out days are each told; of more, the first and their number."""
+
+_LOOKS_BACK = (2, 16, 128, 1024, HORIZON)
+"""How many days are searched for the latest departure, until one is found."""
 
 _CHUNK = 8
 _LONGEST_CHUNK = 128
@@ -142,7 +147,7 @@ class Plan:
             yield from self._leave(waiting, start=start, until=begins, skipped=skipped)
             skipped += placed.left_out
             instants = self._instants_of(placed.day)
-            for instant in instants[bisect_right(instants, start - self._offset, key=_utc) :]:
+            for instant in instants[bisect_right(instants, start, key=_utc) :]:
                 notes = waiting.setdefault(instant.utc, [])
                 notes += [*placed.notes, *([instant.note] if instant.note else [])]
         yield from self._leave(waiting, start=start, until=_LAST + _DAY, skipped=skipped)
@@ -150,48 +155,38 @@ class Plan:
     def latest(self, moment: datetime) -> Departure | None:
         """Return the latest departure at or before an aware moment."""
         end = _within_calendar(moment)
-        last = self._local(end - self._offset).date()
-        back, far = 2, last
-        while back <= 2 * HORIZON and far.year > 1:
-            first = max(last - back * _DAY, date(1, 12, 1))
-            found = self._latest_between(first, last, end=end)
+        today = self._local(end).date()
+        for back in _LOOKS_BACK:
+            found = self._latest_since(max(today - back * _DAY, date(1, 12, 1)), end=end)
             if found is not None:
+                # `spread` may take a departure of a day before past this one.
+                found = self._latest_since(self._origin(found), end=end) or found
                 return next(self.after(found - timedelta.resolution)) if found > _FIRST else None
-            back, far = back * 8, first
         return None
 
-    def _latest_between(self, first: date, last: date, *, end: datetime) -> datetime | None:
-        """Return the latest instant up to `end`; days beside the span may have been moved into it."""
-        days = []
-        for placed in self._placed(self._open_before(first), since=last):
-            days.append(placed.day)
-            if placed.day > last + 2 * _DAY:
-                break
-        latest: datetime | None = None
-        for day in reversed(days):
-            instants = self._instants_of(day)
-            due = bisect_right(instants, end - self._offset, key=_utc)
-            latest_of_day = instants[due - 1].utc + self._offset if due else None
-            if latest is not None:
-                # Where clocks went back over midnight, the day before has the later instants; further back none has.
-                return max(latest, latest_of_day or latest)
-            latest = latest_of_day
-        return latest
+    def _latest_since(self, first: date, *, end: datetime) -> datetime | None:
+        """Return the latest instant up to `end` of the departures of `first` and the days after it."""
+        last = self._local(end).date() + _DAY
+        days = takewhile(lambda one: one.day <= last, self._placed(self._open_before(first), since=last))
+        instants = [self._instants_of(one.day) for one in days]
+        due = [(of_day, bisect_right(of_day, end, key=_utc)) for of_day in instants]
+        return max((of_day[count - 1].utc for of_day, count in due if count), default=None)
 
     def _origin(self, start: datetime) -> date:
-        """Return the first day whose departures may go after `start`, moved by a closed day or a blackout."""
-        wall = self._local(start - self._offset)
-        begin = self._calendar.begin_of_blackout(wall, lead=self._offset)
-        return self._open_before(begin.date() - _DAY)
+        """Return a day such that no departure of an earlier day goes after `start`, however the calendar moves it."""
+        day = self._local(start - self._offset).date()
+        for _ in range(LONGEST_CLOSURE):
+            opens, _reasons = opening(self._schedule, datetime.combine(day, time()), spread=self._offset)
+            if resolve(opens, zone=self._zone).utc + self._offset <= start:
+                break
+            day -= _DAY
+        return self._open_before(day - _DAY)
 
     def _open_before(self, day: date) -> date:
-        """Return a day such that no departure of an earlier day is moved to `day` or later by the calendar."""
-        if day <= date(2, 1, 1) or ("next" not in self._policies and self._calendar.hours is None):
+        """Return a day such that no departure of an earlier day is moved past `day` because it is closed."""
+        if day <= date(2, 1, 1) or "next" not in self._policies:
             return day
-        found = self._calendar.nearest_open(day, step=-1)
-        if found is None or self._calendar.hours is None:
-            return found or day
-        return self._calendar.nearest_open(found - _DAY, step=-1) or found
+        return self._calendar.nearest_open(day, step=-1) or day
 
     @property
     def _policies(self) -> tuple[str, str]:
@@ -218,7 +213,7 @@ class Plan:
             first: the first day that the schedule is asked for.
             since: days left out before this one are not told.
         """
-        current: _Day | None = None
+        waiting: dict[date, _Day] = {}
         left_out: list[str] = []
         stale = first
         for named in self._named(first):
@@ -228,15 +223,20 @@ class Plan:
             if day is None:
                 left_out += [note] if named >= since else []
                 continue
-            if current is not None and current.day == day:
-                current.notes += [note] if note else []
-                continue
-            if current is not None:
-                yield current
-            current, stale = _Day(day=day, notes=[note] if note else [], left_out=left_out), day
-            left_out = []
-        if current is not None:
-            yield current
+            if day not in waiting:
+                waiting[day], stale, left_out = _Day(day=day, left_out=left_out), day, []
+            waiting[day].notes += [note] if note else []
+            settled = self._settled(named)
+            for one in sorted(one for one in waiting if one < settled):
+                yield waiting.pop(one)
+        yield from (waiting[one] for one in sorted(waiting))
+
+    def _settled(self, named: date) -> date:
+        """Return the first day on which a day that is named after this one may go."""
+        following = named + _DAY
+        if "previous" not in self._policies:
+            return following
+        return self._calendar.nearest_open(following, step=-1) or following
 
     def _place(self, named: date) -> tuple[date | None, str]:
         """Return the day on which the departures of a named day go, and why it is another one; None for no day."""
@@ -255,16 +255,27 @@ class Plan:
         return moved, f"{told}, so the {policy} open day"
 
     def _compute_instants(self, day: date) -> tuple[Instant, ...]:
-        """Return the instants of a day's times, in order, before `spread`."""
+        """Return the instants of a day's times, in order."""
         found: list[Instant] = []
         for at in self._schedule.times:
             wall, note = self._moved(day, at)
             if self._schedule.elapsed and not note:
-                found += self._elapsed(wall)
-                continue
-            instant = resolve(wall, zone=self._zone)
-            found.append(Instant(utc=instant.utc, note="; ".join(filter(None, [note, instant.note]))))
-        return tuple(sorted(found, key=lambda one: one.utc))
+                instants = self._elapsed(wall)
+            else:
+                instants = iter([resolve(wall, zone=self._zone)])
+            ends = last_time(self._schedule, wall.date()) if self._offset else None
+            found += [self._spread(one, note=note, day=wall.date(), ends=ends) for one in instants]
+        return tuple(sorted(found, key=_utc))
+
+    def _spread(self, instant: Instant, *, note: str, day: date, ends: time | None) -> Instant:
+        """Add the batch's share of `spread`, as far as the recipient is open; a half day's end is a limit of the same kind."""
+        notes = list(filter(None, [note, instant.note]))
+        utc = instant.utc + self._offset
+        limit = resolve(datetime.combine(day, ends), zone=self._zone).utc if ends else utc
+        if utc > limit:
+            notes.append(f"spread no further than {ends:%H:%M}, when the day ends")
+            utc = max(limit, instant.utc)
+        return Instant(utc=utc, note="; ".join(notes))
 
     def _elapsed(self, wall: datetime) -> Iterator[Instant]:
         """Yield every instant at which the clock shows a time: none in a gap, two in a fold."""
@@ -279,37 +290,18 @@ class Plan:
         """Apply half day, business hours and blackouts to a time; the note says what moved it."""
         notes: list[str] = []
         ends = self._calendar.closes_at(day)
-        if ends is not None and at > ends:
+        if ends is not None and at > ends and last_time(self._schedule, day):
             notes.append(f"half day, {write_clock(at)} goes at {write_clock(ends)}")
             at = ends
-        wall = datetime.combine(day, at)
-        if self._calendar.hours is not None:
-            wall = self._into_hours(wall, notes=notes)
-        postponed = self._calendar.postponed(wall, lead=self._offset)
-        if postponed:
-            notes.append(f"{wall:%Y-%m-%d %H:%M} is in a blackout ({postponed[1]}), postponed to its end")
-            wall = postponed[0]
-        return wall, "; ".join(notes)
-
-    def _into_hours(self, wall: datetime, *, notes: list[str]) -> datetime:
-        hours = self._calendar.hours
-        if hours is None or hours.opens <= wall.time() <= hours.closes:
-            return wall
-        day: date | None = wall.date()
-        if wall.time() > hours.closes:
-            day = self._calendar.nearest_open(wall.date() + _DAY, step=1)
-        if day is None:
-            return wall
-        notes.append(f"{wall:%a %H:%M} is outside business hours ({told_hours(hours)})")
-        return datetime.combine(day, hours.opens)
+        wall, reasons = opening(self._schedule, datetime.combine(day, at), spread=self._offset)
+        return wall, "; ".join([*notes, *reasons])
 
     def _leave(
         self, waiting: dict[datetime, list[str]], *, start: datetime, until: datetime, skipped: list[str]
     ) -> Iterator[Departure]:
         """Yield, in order, what waits and goes before `until`: nothing that comes later can go before."""
-        for instant in sorted(utc for utc in waiting if utc < until):
-            notes = _shortened(list(dict.fromkeys(waiting.pop(instant))))
-            utc = instant + self._offset
+        for utc in sorted(utc for utc in waiting if utc < until):
+            notes = _shortened(list(dict.fromkeys(waiting.pop(utc))))
             if start < utc <= _LAST:
                 if skipped:
                     notes = [*_told(skipped), *notes]

@@ -113,19 +113,23 @@ def cron_days(days: str, first: date, last: date) -> Iterator[date]:
         for number in range((last - first).days + 1):
             yield first + timedelta(days=number)
         return
-    yield from _cron_days(days, first, last)
+    month = first.replace(day=1)
+    while month <= last:
+        found, following = _cron_days_of(days, month)
+        yield from (day for day in found if first <= day <= last)
+        month = following.replace(day=1)
 
 
-@lru_cache(maxsize=512)
-def _cron_days(days: str, first: date, last: date) -> tuple[date, ...]:
+@lru_cache(maxsize=8192)
+def _cron_days_of(days: str, month: date) -> tuple[tuple[date, ...], date]:
+    """Return the days of a month, and the first one after it; whole, to be remembered wherever the next question begins."""
     from croniter import CroniterBadDateError, croniter
 
-    before = datetime.combine(first, time()) - timedelta(seconds=1)
+    cron = croniter(days, datetime.combine(month, time()) - timedelta(seconds=1))
     found: list[date] = []
-    cron = croniter(days, before)
     try:
-        while (day := cron.get_next(datetime).date()) <= last:
+        while (day := cron.get_next(datetime).date()).replace(day=1) == month:
             found.append(day)
     except CroniterBadDateError:  # no such day in the next 50 years
-        pass
-    return tuple(found)
+        day = date.max
+    return tuple(found), day
