@@ -105,7 +105,7 @@ def test_a_holiday_without_business_hours_holds_nobody_back_but_a_blackout_does(
     later = not_yet(database, delivery, now=local(21, "10:00"))
     assert (later.until, later.reason) == (
         local(21, "12:30"),
-        "Wed 10:00 is in a blackout (maintenance)",
+        "Wed 10:00 is in a blackout (maintenance), postponed to its end",
     )
 
 
