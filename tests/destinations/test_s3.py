@@ -426,7 +426,7 @@ def test_a_store_that_stays_silent_is_given_up(harness, parcel):
 
 
 def test_a_file_over_the_limit_of_one_upload_is_said_before(harness, parcel, monkeypatch):
-    monkeypatch.setattr(s3, "LARGEST", 1000)
+    monkeypatch.setattr(S3, "largest", 1000)
     with pytest.raises(TooLargeError, match="1000"):
         send(harness.destination, parcel)
     assert harness.visible() == {}

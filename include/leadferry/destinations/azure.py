@@ -11,19 +11,20 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, ClassVar, Literal
+from urllib.parse import parse_qs
 
 from pydantic import Field
 
 from leadferry.destinations import cloud_faults
-from leadferry.destinations.base import OutgoingFile, Parcel, pool_name
+from leadferry.destinations.base import OutgoingFile, Parcel
 from leadferry.destinations.objects import (
     ObjectSession,
     ObjectStore,
     Standing,
     Stream,
     TagKey,
+    address,
     rendered_tags,
 )
 from leadferry.errors import (
@@ -31,7 +32,6 @@ from leadferry.errors import (
     MissingExtraError,
     PermanentDeliveryError,
     RegionError,
-    TooLargeError,
 )
 from leadferry.templates import Template
 
@@ -43,12 +43,12 @@ _BLOCK = 8 << 20
 
 _MOST_BLOCKS = 50_000
 
-LARGEST = _MOST_BLOCKS * 4000 * 1024**2
-"""Bytes that Azure keeps in one block blob."""
-
 
 class Azure(ObjectStore):
     """A prefix in a container of Azure Blob Storage."""
+
+    connection_kind: ClassVar[str] = "wasb"
+    largest: ClassVar[int] = _MOST_BLOCKS * 4000 * 1024**2
 
     type: Literal["azure"] = "azure"
     connection: str = Field(
@@ -68,18 +68,12 @@ class Azure(ObjectStore):
     @property
     def where(self) -> str:
         """The connection, the container and the prefix, as written."""
-        return f"wasb connection '{self.connection}', {self.container}/{self.prefix}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("azure", self.connection)
+        return f"{self.via}, {self.container}/{self.prefix}"
 
     def endpoint(self) -> tuple[str, int] | None:
         """See `DestinationBase.endpoint`."""
         with self._connected() as (service, _):
-            parts = urlsplit(service.url)
-            return parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
+            return address(service.url)
 
     @contextmanager
     def open(self) -> Iterator[AzureSession]:
@@ -90,7 +84,7 @@ class Azure(ObjectStore):
     @contextmanager
     def _connected(self) -> Iterator[tuple[AzureService, str | None]]:
         _require()
-        with cloud_faults.azure(f"wasb connection '{self.connection}'"):
+        with cloud_faults.azure(self.via):
             service, region = _service(self.connection, timeout=self.timeout)
         with service:
             yield service, region
@@ -149,20 +143,16 @@ def _unexpired(token: str) -> str:
     return token
 
 
-class AzureSession(ObjectSession[Azure]):
+class AzureSession(ObjectSession[Azure, bytes]):
     """A client for one container."""
 
     def __init__(self, destination: Azure, service: AzureService, *, region: str | None) -> None:
         super().__init__(destination)
         self._service = service
         self._said_region = region
-        self._known: dict[str, bytes] = {}
 
     def _translated(self, where: str) -> AbstractContextManager[None]:
         return cloud_faults.azure(where)
-
-    def _where(self, key: str) -> str:
-        return f"wasb connection '{self._destination.connection}', {self._url(key)}"
 
     def _url(self, key: str) -> str:
         return f"{self._service.url.partition('?')[0].rstrip('/')}/{self._destination.container}/{key}"
@@ -195,7 +185,7 @@ class AzureSession(ObjectSession[Azure]):
         found = standing.answer
         stored = bytes(found.content_settings.content_md5 or b"")
         # Whoever commits blocks may write any MD5 beside them; reading back settles what others put there.
-        if stored == self._md5(file) and found.metadata.get("sha256") == file.sha256:
+        if stored == self._prints(file) and found.metadata.get("sha256") == file.sha256:
             return "MD5 of the store"
         body = self._blob(key).download_blob(max_concurrency=1)
         hashed = hashlib.sha256()
@@ -203,21 +193,12 @@ class AzureSession(ObjectSession[Azure]):
             hashed.update(chunk)
         return "read back" if hashed.hexdigest() == file.sha256 else None
 
-    def _md5(self, file: OutgoingFile) -> bytes:
-        if file.sha256 not in self._known:
-            md5 = hashlib.md5(usedforsecurity=False)
-            for block in file.blocks():
-                md5.update(block)
-            self._known[file.sha256] = md5.digest()
-        return self._known[file.sha256]
-
-    def _prepare(self, file: OutgoingFile) -> None:
-        if file.size > LARGEST:
-            raise TooLargeError(
-                f"{self._destination.where}: {file.size} bytes are more than the {LARGEST} of one blob"
-            )
-        self._known.pop(file.sha256, None)
-        self._md5(file)
+    def _computed(self, file: OutgoingFile) -> bytes:
+        """Return the MD5."""
+        md5 = hashlib.md5(usedforsecurity=False)
+        for block in file.blocks():
+            md5.update(block)
+        return md5.digest()
 
     def _put(self, key: str, parcel: Parcel) -> Mapping[str, Any]:
         file = parcel.file
@@ -257,7 +238,7 @@ class AzureSession(ObjectSession[Azure]):
         from azure.storage.blob import ContentSettings, StandardBlobTier
 
         wanted = self._destination
-        md5 = bytearray(self._md5(parcel.file))
+        md5 = bytearray(self._prints(parcel.file))
         chosen = {
             "metadata": wanted.metadata_for(parcel),
             "tags": rendered_tags(wanted.tags, parcel),

@@ -429,7 +429,27 @@ class DestinationBase(BaseModel, abc.ABC):
         """Connect and log in; timeouts everywhere. Raises `DeliveryError` classified by what went wrong."""
 
 
-class AllowsPlaintext(DestinationBase):
+class Connected(DestinationBase):
+    """What destinations share that are reached by an Airflow connection."""
+
+    connection_kind: ClassVar[str]
+    """What messages call the connection: the server's protocol, or the provider."""
+
+    type: str
+    connection: str = Field(min_length=1, description="Airflow connection.")
+
+    @property
+    def via(self) -> str:
+        """Name the connection for a reader."""
+        return f"{self.connection_kind} connection '{self.connection}'"
+
+    @property
+    def pool(self) -> str:
+        """One pool per connection."""
+        return pool_name(self.type, self.connection)
+
+
+class AllowsPlaintext(Connected):
     """What destinations share that go without TLS only if the batch says so and why."""
 
     allow_plaintext: bool = Field(default=False, description="Connect without TLS; needs `plaintext_reason`.")

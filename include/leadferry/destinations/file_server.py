@@ -15,12 +15,12 @@ from typing import Generic, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from leadferry.destinations.base import (
+    Connected,
     FileStore,
     FileStoreSession,
     OutgoingFile,
     Parcel,
     Receipt,
-    pool_name,
     rendered_path,
 )
 from leadferry.errors import DeliveryError, NameConflictError, NoSuchPathError, OutcomeUnknownError
@@ -31,11 +31,9 @@ _MARKER = "{{ file.name }}.done"
 _TEMPORARY = r"^[A-Za-z0-9._~#=@+-]*$"
 
 
-class FileServer(FileStore):
+class FileServer(FileStore, Connected):
     """What a directory on a server is asked for, whichever protocol it speaks."""
 
-    type: str
-    connection: str = Field(min_length=1, description="Airflow connection of the same type.")
     directory: Template = Field(
         default=".",
         min_length=1,
@@ -89,12 +87,7 @@ class FileServer(FileStore):
     @property
     def where(self) -> str:
         """The connection and the directory, as written."""
-        return f"{self.type} connection '{self.connection}', directory {self.directory}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name(self.type, self.connection)
+        return f"{self.via}, directory {self.directory}"
 
     @property
     def grows_in_sight(self) -> bool:
@@ -123,9 +116,7 @@ class FileServerSession(FileStoreSession, Generic[D]):
 
     def _where(self, parcel: Parcel) -> str:
         """Say for a reader of an error: connection, server and directory."""
-        destination = self._destination
-        connection = f"{destination.type} connection '{destination.connection}'"
-        return f"{connection} ({self._place}), directory {self._directory(parcel)}"
+        return f"{self._destination.via} ({self._place}), directory {self._directory(parcel)}"
 
     def _directory(self, parcel: Parcel) -> str:
         return self._rendered(self._destination.directory, parcel)

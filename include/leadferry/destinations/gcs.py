@@ -12,21 +12,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from leadferry.destinations import cloud_faults
-from leadferry.destinations.base import OutgoingFile, Parcel, digest, pool_name
-from leadferry.destinations.objects import ObjectSession, ObjectStore, Standing, Stream
-from leadferry.errors import MissingExtraError, PermanentDeliveryError, TooLargeError
+from leadferry.destinations.base import OutgoingFile, Parcel, digest
+from leadferry.destinations.objects import ObjectSession, ObjectStore, Standing, Stream, address
+from leadferry.errors import MissingExtraError, PermanentDeliveryError
 
 GcsClient = Any
 """`google.cloud.storage.Client`; the library has no types."""
-
-LARGEST = 5 * 1024**4
-"""Bytes that Google keeps in one object."""
 
 _CHUNK = 8 << 20
 """Bytes of a request, and so of memory."""
@@ -36,6 +33,9 @@ _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 class Gcs(ObjectStore):
     """A prefix in a bucket of Google Cloud Storage."""
+
+    connection_kind: ClassVar[str] = "google"
+    largest: ClassVar[int] = 5 * 1024**4
 
     type: Literal["gcs"] = "gcs"
     connection: str = Field(
@@ -70,18 +70,12 @@ class Gcs(ObjectStore):
     @property
     def where(self) -> str:
         """The connection, the bucket and the prefix, as written."""
-        return f"google connection '{self.connection}', gs://{self.bucket}/{self.prefix}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("gcs", self.connection)
+        return f"{self.via}, gs://{self.bucket}/{self.prefix}"
 
     def endpoint(self) -> tuple[str, int] | None:
         """See `DestinationBase.endpoint`."""
         with self._connected() as client:
-            parts = urlsplit(client.api_endpoint)
-            return parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
+            return address(client.api_endpoint)
 
     @contextmanager
     def open(self) -> Iterator[GcsSession]:
@@ -92,7 +86,7 @@ class Gcs(ObjectStore):
     @contextmanager
     def _connected(self) -> Iterator[GcsClient]:
         _require()
-        with cloud_faults.google(f"google connection '{self.connection}'"):
+        with cloud_faults.google(self.via):
             client = _client(self.connection)
         try:
             yield client
@@ -175,22 +169,18 @@ def _prints(file: OutgoingFile) -> _Prints:
     )
 
 
-class GcsSession(ObjectSession[Gcs]):
+class GcsSession(ObjectSession[Gcs, _Prints]):
     """A client for one bucket."""
 
     def __init__(self, destination: Gcs, client: GcsClient) -> None:
         super().__init__(destination)
         self._client = client
         self._bucket = client.bucket(destination.bucket)
-        self._known: dict[str, _Prints] = {}
         # Trying again is Airflow's part.
         self._once = {"timeout": destination.timeout, "retry": None}
 
     def _translated(self, where: str) -> AbstractContextManager[None]:
         return cloud_faults.google(where)
-
-    def _where(self, key: str) -> str:
-        return f"google connection '{self._destination.connection}', {self._url(key)}"
 
     def _url(self, key: str) -> str:
         return f"gs://{self._destination.bucket}/{key}"
@@ -216,17 +206,8 @@ class GcsSession(ObjectSession[Gcs]):
         with blob.open("rb", chunk_size=_CHUNK, **self._once) as body:
             return "read back" if digest(body) == file.sha256 else None
 
-    def _prints(self, file: OutgoingFile) -> _Prints:
-        if file.sha256 not in self._known:
-            self._known[file.sha256] = _prints(file)
-        return self._known[file.sha256]
-
-    def _prepare(self, file: OutgoingFile) -> None:
-        if file.size > LARGEST:
-            raise TooLargeError(
-                f"{self._destination.where}: {file.size} bytes are more than the {LARGEST} of one object"
-            )
-        self._known[file.sha256] = _prints(file)
+    def _computed(self, file: OutgoingFile) -> _Prints:
+        return _prints(file)
 
     def _put(self, key: str, parcel: Parcel) -> Mapping[str, Any]:
         wanted, file = self._destination, parcel.file

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from leadferry.destinations.base import (
+    Connected,
     FileStore,
     FileStoreSession,
     OutgoingFile,
@@ -38,6 +39,7 @@ from leadferry.errors import (
     OutcomeUnknownError,
     PermanentDeliveryError,
     RegionError,
+    TooLargeError,
     TransferInterruptedError,
 )
 from leadferry.templates import Template, render
@@ -48,10 +50,12 @@ MetadataKey = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", max_length=128
 TagKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9 +\-=._:/@]+$", max_length=128)]
 
 
-class ObjectStore(FileStore):
+class ObjectStore(FileStore, Connected):
     """What a bucket or container is asked for, whoever runs it."""
 
     makes_links: ClassVar[bool] = True
+    largest: ClassVar[int]
+    """Bytes that the store keeps in one object."""
 
     prefix: Template = Field(
         default="", description="What stands before the file name in the key, as a folder; a template."
@@ -74,6 +78,12 @@ class ObjectStore(FileStore):
         asked = {name: anyascii(render(text, parcel.variables)) for name, text in self.metadata.items()}
         asked = {name: re.sub(r"[^ -~]", " ", value) for name, value in asked.items()}
         return {**asked, "sha256": parcel.file.sha256, "leadferry": parcel.mark}
+
+
+def address(url: str) -> tuple[str, int]:
+    """Return host name and port of a store's URL."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
 
 
 def rendered_tags(tags: Mapping[str, str], parcel: Parcel) -> dict[str, str]:
@@ -161,9 +171,10 @@ class Standing:
 
 
 D = TypeVar("D", bound=ObjectStore)
+P = TypeVar("P")
 
 
-class ObjectSession(FileStoreSession, Generic[D]):
+class ObjectSession(FileStoreSession, Generic[D, P]):
     """A client for one bucket or container."""
 
     longest_link: timedelta = timedelta(days=7)
@@ -172,6 +183,7 @@ class ObjectSession(FileStoreSession, Generic[D]):
     def __init__(self, destination: D) -> None:
         self._destination = destination
         self._region_seen = False
+        self._known: dict[str, P] = {}
 
     # What each kind of store adds.
 
@@ -196,8 +208,8 @@ class ObjectSession(FileStoreSession, Generic[D]):
         """Compare an object of the right size with the file; say how it was proven to be the same, None if it is not."""
 
     @abc.abstractmethod
-    def _prepare(self, file: OutgoingFile) -> None:
-        """Read the file once in full, so that bytes that are not the rendered ones are never sent."""
+    def _computed(self, file: OutgoingFile) -> P:
+        """Read the file in full and compute what the store may say about its bytes."""
 
     @abc.abstractmethod
     def _put(self, key: str, parcel: Parcel) -> Mapping[str, Any]:
@@ -263,9 +275,24 @@ class ObjectSession(FileStoreSession, Generic[D]):
         prefix = rendered_path(self._destination.prefix, parcel, where=self._destination.where).strip("/")
         return f"{prefix}/{parcel.file.name}" if prefix else parcel.file.name
 
-    @abc.abstractmethod
     def _where(self, key: str) -> str:
         """Say for a reader of an error: connection and address."""
+        return f"{self._destination.via}, {self._url(key)}"
+
+    def _prints(self, file: OutgoingFile) -> P:
+        """Return what the store may say about the file's bytes; computed once."""
+        if file.sha256 not in self._known:
+            self._known[file.sha256] = self._computed(file)
+        return self._known[file.sha256]
+
+    def _prepare(self, file: OutgoingFile) -> None:
+        """Read the file once in full, so that bytes that are not the rendered ones are never sent."""
+        largest = self._destination.largest
+        if file.size > largest:
+            raise TooLargeError(
+                f"{self._destination.where}: {file.size} bytes are more than the {largest} of one object"
+            )
+        self._known[file.sha256] = self._computed(file)
 
     @property
     def _replaces(self) -> bool:

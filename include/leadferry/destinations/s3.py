@@ -15,30 +15,28 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlencode, urlsplit
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlencode
 
 from pydantic import Field, model_validator
 
 from leadferry.destinations import faults
-from leadferry.destinations.base import OutgoingFile, Parcel, digest, pool_name
+from leadferry.destinations.base import OutgoingFile, Parcel, digest
 from leadferry.destinations.objects import (
     ObjectSession,
     ObjectStore,
     Standing,
     Stream,
     TagKey,
+    address,
     rendered_tags,
 )
-from leadferry.errors import DeliveryError, TooLargeError
+from leadferry.errors import DeliveryError
 from leadferry.templates import Template
 from leadferry.units import Size
 
 S3Client = Any
 """What boto3 makes at run time out of Amazon's description of the service."""
-
-LARGEST = 5 * 1024**4
-"""Bytes that S3 keeps in one object."""
 
 LARGEST_PUT = 5 * 1024**3
 """Bytes that S3 takes in one request."""
@@ -51,6 +49,9 @@ _MOST_PARTS = 10_000
 
 class S3(ObjectStore):
     """A prefix in a bucket of Amazon S3 or a store that speaks its protocol."""
+
+    connection_kind: ClassVar[str] = "aws"
+    largest: ClassVar[int] = 5 * 1024**4
 
     type: Literal["s3"] = "s3"
     connection: str = Field(
@@ -109,27 +110,21 @@ class S3(ObjectStore):
     @property
     def where(self) -> str:
         """The connection, the bucket and the prefix, as written."""
-        return f"aws connection '{self.connection}', s3://{self.bucket}/{self.prefix}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("s3", self.connection)
+        return f"{self.via}, s3://{self.bucket}/{self.prefix}"
 
     def endpoint(self) -> tuple[str, int] | None:
         """See `DestinationBase.endpoint`."""
-        with faults.aws(f"aws connection '{self.connection}'"):
+        with faults.aws(self.via):
             client = _client(self)
         try:
-            parts = urlsplit(client.meta.endpoint_url)
-            return parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
+            return address(client.meta.endpoint_url)
         finally:
             client.close()
 
     @contextmanager
     def open(self) -> Iterator[S3Session]:
         """Make the client by the Airflow connection; whether the credentials are good shows at the first request."""
-        with faults.aws(f"aws connection '{self.connection}'"):
+        with faults.aws(self.via):
             client = _client(self)
         try:
             yield S3Session(self, client)
@@ -213,21 +208,17 @@ def _base64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-class S3Session(ObjectSession[S3]):
+class S3Session(ObjectSession[S3, _Prints]):
     """A client for one bucket."""
 
     def __init__(self, destination: S3, client: S3Client) -> None:
         super().__init__(destination)
         self._client = client
-        self._known: dict[str, _Prints] = {}
         owner = destination.bucket_owner
         self._bucket = {"Bucket": destination.bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
 
     def _translated(self, where: str) -> AbstractContextManager[None]:
         return faults.aws(where)
-
-    def _where(self, key: str) -> str:
-        return f"aws connection '{self._destination.connection}', {self._url(key)}"
 
     def _url(self, key: str) -> str:
         return f"s3://{self._destination.bucket}/{key}"
@@ -269,17 +260,8 @@ class S3Session(ObjectSession[S3]):
         body = self._client.get_object(**self._bucket, Key=key)["Body"]
         return "read back" if digest(body) == file.sha256 else None
 
-    def _prints(self, file: OutgoingFile) -> _Prints:
-        if file.sha256 not in self._known:
-            self._known[file.sha256] = _prints(file)
-        return self._known[file.sha256]
-
-    def _prepare(self, file: OutgoingFile) -> None:
-        if file.size > LARGEST:
-            raise TooLargeError(
-                f"{self._destination.where}: {file.size} bytes are more than the {LARGEST} of one object"
-            )
-        self._known[file.sha256] = _prints(file)
+    def _computed(self, file: OutgoingFile) -> _Prints:
+        return _prints(file)
 
     def _put(self, key: str, parcel: Parcel) -> Mapping[str, Any]:
         once = parcel.file.size <= self._destination.multipart_above

@@ -44,7 +44,7 @@ _OK = 250
 def connected(destination: MailSettings) -> Iterator[EmailSession]:
     """Connect, prove the server's certificate and log in by the Airflow connection."""
     hook = _hook(destination)
-    where = f"smtp connection '{destination.connection}'"
+    where = destination.via
     try:
         with faults.smtp(where):
             hook.smtp_connection = hook.get_connection(destination.connection)
@@ -63,7 +63,7 @@ def connected(destination: MailSettings) -> Iterator[EmailSession]:
 def endpoint(destination: MailSettings) -> tuple[str, int]:
     """Return the mail server's host name and port by the Airflow connection."""
     hook = _hook(destination)
-    with faults.smtp(f"smtp connection '{destination.connection}'"):
+    with faults.smtp(destination.via):
         hook.smtp_connection = hook.get_connection(destination.connection)
         return _address(hook)
 
@@ -101,7 +101,7 @@ def _hook(destination: MailSettings) -> SmtpHook:
             # Here and not later: the hook logs in right after connecting.
             if not (self.use_ssl or self.smtp_starttls or destination.allow_plaintext):
                 raise HostKeyError(
-                    f"smtp connection '{destination.connection}' has TLS switched off",
+                    f"{destination.via} has TLS switched off",
                     hint="Remove disable_ssl or disable_tls from it, or set allow_plaintext with plaintext_reason",
                 )
             return super()._build_client()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from leadferry.destinations.base import AllowsPlaintext, pool_name
+from leadferry.destinations.base import AllowsPlaintext
 from leadferry.templates import MailTemplate
 from leadferry.units import Duration, Size
 
@@ -109,6 +109,7 @@ class MailSettings(AllowsPlaintext):
     """The keys of a destination of type `email`."""
 
     sends_files_together: ClassVar[bool] = True
+    connection_kind: ClassVar[str] = "smtp"
 
     type: Literal["email"] = "email"
     connection: str = Field(default="smtp", min_length=1, description="Airflow connection of type smtp.")
@@ -217,12 +218,7 @@ class MailSettings(AllowsPlaintext):
         domains = sorted({address.rpartition("@")[2] for address in everybody})
         sender = f" from {self.sender}" if self.sender else ""
         number = "1 recipient" if len(everybody) == 1 else f"{len(everybody)} recipients"
-        return f"smtp connection '{self.connection}'{sender}, {number} at {', '.join(domains)}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("email", self.connection)
+        return f"{self.via}{sender}, {number} at {', '.join(domains)}"
 
 
 def _addresses(entries: list[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -35,6 +35,8 @@ _CONFIG = "config"
 
 class Ftp(FileServer, AllowsPlaintext):
     """A directory on an FTP server."""
+
+    connection_kind: ClassVar[str] = "ftp"
 
     type: Literal["ftp"] = "ftp"
     connection: str = Field(min_length=1, description="Airflow connection of type ftp.")
@@ -94,20 +96,19 @@ class Ftp(FileServer, AllowsPlaintext):
 
     def endpoint(self) -> tuple[str, int]:
         """Return host and port by the Airflow connection."""
-        with faults.ftp(f"ftp connection '{self.connection}'"):
+        with faults.ftp(self.via):
             return self._address(self._connection())
 
     @contextmanager
     def open(self) -> Iterator[FtpSession]:
         """Connect, prove the server's certificate and log in by the Airflow connection."""
-        where = f"ftp connection '{self.connection}'"
-        with faults.ftp(where):
+        with faults.ftp(self.via):
             connection = self._connection()
             host, port = self._address(connection)
             client = self._client(connection)
         place = f"{'ftp' if self.security == 'none' else 'ftps'}://{host}:{port}"
         try:
-            with faults.ftp(f"{where} ({host}:{port})"), logged("connect", place):
+            with faults.ftp(f"{self.via} ({host}:{port})"), logged("connect", place):
                 client.reach(host, port)
                 client.enter(connection.login or "", connection.password or "")
             yield FtpSession(self, client, place=place)
@@ -125,7 +126,7 @@ class Ftp(FileServer, AllowsPlaintext):
     def _address(self, connection: Connection) -> tuple[str, int]:
         if not connection.host:
             raise PermanentDeliveryError(
-                f"ftp connection '{self.connection}': has no host",
+                f"{self.via}: has no host",
                 hint="Fill it in in the Airflow connection",
             )
         return connection.host, connection.port or _PORTS[self.security]
@@ -149,9 +150,7 @@ class Ftp(FileServer, AllowsPlaintext):
         try:
             _check_authority(path, said=path.name)
         except ValueError as error:
-            raise PermanentDeliveryError(
-                f"ftp connection '{self.connection}': {error}", hint="Correct `ca_file`"
-            ) from None
+            raise PermanentDeliveryError(f"{self.via}: {error}", hint="Correct `ca_file`") from None
         return path
 
 

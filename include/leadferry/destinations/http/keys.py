@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from leadferry.destinations.base import AllowsPlaintext, pool_name
+from leadferry.destinations.base import AllowsPlaintext
 from leadferry.destinations.http.auth import Auth, HeaderName
 from leadferry.destinations.http.bodies import FileBody, JsonBody, LeadsBody, MultipartBody, RawBody
 from leadferry.destinations.http.rules import AnswerRule, Capture, Items
@@ -33,6 +33,8 @@ _NOT_FROM_HERE = frozenset(
 
 class HttpKeys(AllowsPlaintext):
     """What a batch file says of a buyer's API."""
+
+    connection_kind: ClassVar[str] = "http"
 
     type: Literal["http"] = "http"
     connection: str = Field(min_length=1, description="Airflow connection of type http.")
@@ -115,12 +117,7 @@ class HttpKeys(AllowsPlaintext):
     @property
     def where(self) -> str:
         """The connection and the path, as written."""
-        return f"http connection '{self.connection}', {self.method} {self.path}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("http", self.connection)
+        return f"{self.via}, {self.method} {self.path}"
 
     @property
     def leads_body(self) -> LeadsBody:

@@ -34,7 +34,7 @@ class Http(HttpKeys):
         from leadferry.destinations.http.transport import Wire, client
 
         address, credentials = look_up(self)
-        where = f"http connection '{self.connection}' ({address.base})"
+        where = f"{self.via} ({address.base})"
         if address.is_plain and not self.allow_plaintext:
             raise PermanentDeliveryError(
                 f"{where}: this connection sends without TLS",

@@ -101,6 +101,6 @@ class Requests:
 
     def _unusable(self, key: str, what: str) -> PermanentDeliveryError:
         return PermanentDeliveryError(
-            f"http connection '{self._destination.connection}': the template {key} {what}",
+            f"{self._destination.via}: the template {key} {what}",
             hint="Correct it in the batch file; this request was not sent",
         )

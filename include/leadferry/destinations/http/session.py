@@ -38,7 +38,7 @@ def look_up(destination: HttpKeys) -> tuple[Address, Credentials]:
     """
     from airflow.sdk import Connection
 
-    with faults.http(f"http connection '{destination.connection}'"):
+    with faults.http(destination.via):
         found = Connection.get(destination.connection)
         address = address_of(host=found.host, schema=found.schema, port=found.port)
         extra: dict[str, Any] = found.extra_dejson

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,8 @@ _NO_RENAME = (
 
 class Sftp(FileServer):
     """A directory on an SFTP server."""
+
+    connection_kind: ClassVar[str] = "sftp"
 
     type: Literal["sftp"] = "sftp"
     connection: str = Field(min_length=1, description="Airflow connection of type sftp.")

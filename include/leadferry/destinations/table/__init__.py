@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from leadferry.destinations.base import AllowsPlaintext, pool_name
+from leadferry.destinations.base import AllowsPlaintext
 from leadferry.destinations.table.login import address, logged_in
 from leadferry.destinations.table.session import TableSession
 
@@ -30,6 +30,8 @@ ColumnType = Literal[
 
 class Table(AllowsPlaintext):
     """A table in a PostgreSQL database."""
+
+    connection_kind: ClassVar[str] = "postgres"
 
     type: Literal["table"] = "table"
     connection: str = Field(min_length=1, description="Airflow connection of type postgres.")
@@ -84,12 +86,7 @@ class Table(AllowsPlaintext):
     @property
     def where(self) -> str:
         """The connection and the table, as written."""
-        return f"postgres connection '{self.connection}', table {self.table}"
-
-    @property
-    def pool(self) -> str:
-        """One pool per connection."""
-        return pool_name("table", self.connection)
+        return f"{self.via}, table {self.table}"
 
     def endpoint(self) -> tuple[str, int] | None:
         """Return host and port by the Airflow connection; None for a Unix socket."""

@@ -217,7 +217,7 @@ class TableSession(Session):
 
     @property
     def _where(self) -> str:
-        return f"postgres connection '{self._destination.connection}' ({self._place}), table {self._destination.table}"
+        return f"{self._destination.via} ({self._place}), table {self._destination.table}"
 
     @property
     def _table(self) -> Any:
