@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, make_url
@@ -13,6 +14,9 @@ from leadferry.store.database import Database
 
 CONNECTION_ID = "leadferry"
 _VARIABLE = "AIRFLOW_CONN_LEADFERRY"
+
+_OWN = {"AIRFLOW__LOGGING__LOGGING_LEVEL"}
+"""What the command line sets itself, which says nothing about an Airflow."""
 
 
 def lead_store() -> Database:
@@ -30,6 +34,20 @@ def lead_store() -> Database:
     if value.lstrip().startswith("{"):
         return Database(_url(json.loads(value)))
     return Database(make_url(value).set(drivername="postgresql").render_as_string(hide_password=False))
+
+
+def is_at_home() -> bool:
+    """Tell whether there is anything to ask for the lead store: its variable, or an Airflow.
+
+    A bare checkout is left alone: asking Airflow there would make it a home in the user's folder.
+    """
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+    inherited = set(os.environ) - _OWN
+    return (
+        _VARIABLE in os.environ
+        or (home / "airflow.cfg").exists()
+        or any(name.startswith("AIRFLOW__") for name in inherited)
+    )
 
 
 def _from_airflow() -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import getpass
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -200,11 +199,9 @@ def enable(
     as_json: AsJson = False,
 ) -> None:
     """Switch batches on: they depart by their timetables from their next time on."""
-    from leadferry.lifecycle import change
-    from leadferry.project import config_folder
+    from leadferry.lifecycle.change import enable as switch
 
-    ids = change.chosen(config_folder(), batch or [], tag=tag, every=every)
-    _tell(change.enable(config_folder(), ids, by=_author(reason)), as_json=as_json)
+    _switch(switch, batch, tag=tag, every=every, reason=reason, as_json=as_json)
 
 
 @app.command()
@@ -217,11 +214,25 @@ def disable(
     as_json: AsJson = False,
 ) -> None:
     """Switch batches off: nothing departs, leads go on being collected."""
-    from leadferry.lifecycle import change
+    from leadferry.lifecycle.change import disable as switch
+
+    _switch(switch, batch, tag=tag, every=every, reason=reason, as_json=as_json)
+
+
+def _switch(  # noqa: PLR0913  (the options of two commands)
+    switch: Callable[..., Sequence[Result]],
+    batches: Sequence[str] | None,
+    *,
+    tag: str | None,
+    every: bool,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    from leadferry.lifecycle.change import chosen
     from leadferry.project import config_folder
 
-    ids = change.chosen(config_folder(), batch or [], tag=tag, every=every)
-    _tell(change.disable(config_folder(), ids, by=_author(reason)), as_json=as_json)
+    ids = chosen(config_folder(), batches or [], tag=tag, every=every)
+    _tell(switch(config_folder(), ids, by=_author(reason)), as_json=as_json)
 
 
 @app.command()
@@ -340,25 +351,14 @@ def _author(reason: str | None = None) -> Author:
 
 
 def _store() -> Database | None:
-    """Return the lead store wherever its connection is kept; None where there is neither one nor an Airflow.
-
-    A bare checkout is left alone: asking Airflow there would make it a home in the user's folder.
-    """
-    from leadferry.connections import lead_store
+    """Return the lead store; None where there is none to be asked for, as on a bare checkout."""
+    from leadferry.connections import is_at_home, lead_store
     from leadferry.errors import StoreError
 
-    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
-    if "AIRFLOW_CONN_LEADFERRY" in os.environ:
-        return lead_store()
-    if not (home / "airflow.cfg").exists() and not any(name.startswith("AIRFLOW__") for name in _inherited()):
+    if not is_at_home():
         return None
     try:
         return lead_store()
     except StoreError as error:
         typer.echo(f"No audit row is written: {error}", err=True)
         return None
-
-
-def _inherited() -> set[str]:
-    """Return the names of the environment but for those that this command sets itself."""
-    return set(os.environ) - {"AIRFLOW__LOGGING__LOGGING_LEVEL"}

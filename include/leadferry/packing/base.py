@@ -18,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from leadferry import secrets
 from leadferry.errors import LeadferryError, RenderError
 
 BLOCK = 1 << 16
@@ -326,6 +327,46 @@ class EncryptionBase(PackingBase):
             ahead: how long before its expiry a key is announced.
             connections: also ask Airflow for keys and passwords in connections; `False` on a machine without them.
         """
+
+
+class PasswordBase(EncryptionBase):
+    """What encryptions have in common that ask for a password."""
+
+    connection: str = Field(min_length=1, description="Airflow connection whose password opens the file.")
+
+    @abc.abstractmethod
+    def unusable(self, password: str) -> str | None:
+        """Say why programs that read the container could not take this password; None if they can."""
+
+    def password(self) -> str:
+        """Return the connection's password.
+
+        Raises:
+            RenderError: it is missing or cannot be used.
+        """
+        password = secrets.password(self.connection)
+        refuse_fatal(self._problems(password))
+        return password
+
+    def key_problems(
+        self,
+        *,
+        config: Path,  # noqa: ARG002 - no key files here
+        now: datetime,  # noqa: ARG002 - passwords do not expire
+        ahead: timedelta,  # noqa: ARG002
+        connections: bool = True,
+    ) -> Sequence[KeyProblem]:
+        """See `EncryptionBase.key_problems`."""
+        if not connections:
+            return []
+        try:
+            return self._problems(secrets.password(self.connection))
+        except RenderError as error:
+            return [KeyProblem(key="encrypt", what=error.what, fatal=True)]
+
+    def _problems(self, password: str) -> list[KeyProblem]:
+        what = self.unusable(password)
+        return [KeyProblem(key=f"connection '{self.connection}'", what=what, fatal=True)] if what else []
 
 
 def refuse_fatal(problems: Sequence[KeyProblem]) -> None:

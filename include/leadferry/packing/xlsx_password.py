@@ -13,16 +13,12 @@ import os
 import struct
 import tempfile
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
-from pydantic import Field
-
-from leadferry import secrets
 from leadferry.errors import RenderError
-from leadferry.packing.base import BLOCK, EncryptionBase, KeyProblem, PackingWriter, Valve, refuse_fatal
+from leadferry.packing.base import BLOCK, PackingWriter, PasswordBase, Valve
 from leadferry.packing.compound_file import LONGEST, Entry, compound_file
 
 _ROUNDS = 100_000
@@ -39,14 +35,13 @@ _HMAC_VALUE = bytes.fromhex("a0677f02b22c8433")
 """Block keys of MS-OFFCRYPTO 2.3.4.13 and 2.3.4.14."""
 
 
-class XlsxPassword(EncryptionBase):
+class XlsxPassword(PasswordBase):
     """A workbook that opens only with the password of an Airflow connection; its name stays `….xlsx`."""
 
     formats: ClassVar[frozenset[str] | None] = frozenset({"xlsx"})
     compresses: ClassVar[bool] = True
 
     type: Literal["xlsx_password"] = "xlsx_password"
-    connection: str = Field(min_length=1, description="Airflow connection whose password opens the workbook.")
 
     @property
     def ending(self) -> None:
@@ -60,33 +55,16 @@ class XlsxPassword(EncryptionBase):
 
     def open(self, out: BinaryIO, *, name: str, config: Path) -> PackingWriter:  # noqa: ARG002 - no name, no key files
         """See `EncryptionBase.open`."""
-        password = secrets.password(self.connection)
-        refuse_fatal(self._unusable(password))
+        password = self.password()
         valve = Valve(out)
         packer = _Workbook(valve, password)
         return PackingWriter(packer, valve, give_up=packer.drop)
 
-    def key_problems(
-        self,
-        *,
-        config: Path,  # noqa: ARG002 - no key files here
-        now: datetime,  # noqa: ARG002 - passwords do not expire
-        ahead: timedelta,  # noqa: ARG002
-        connections: bool = True,
-    ) -> Sequence[KeyProblem]:
-        """See `EncryptionBase.key_problems`."""
-        if not connections:
-            return []
-        try:
-            return self._unusable(secrets.password(self.connection))
-        except RenderError as error:
-            return [KeyProblem(key="encrypt", what=error.what, fatal=True)]
-
-    def _unusable(self, password: str) -> list[KeyProblem]:
+    def unusable(self, password: str) -> str | None:
+        """See `PasswordBase.unusable`."""
         if len(password) <= _LONGEST_PASSWORD:
-            return []
-        what = f"the password is longer than the {_LONGEST_PASSWORD} characters that Excel takes"
-        return [KeyProblem(key=f"connection '{self.connection}'", what=what, fatal=True)]
+            return None
+        return f"the password is longer than the {_LONGEST_PASSWORD} characters that Excel takes"
 
 
 class _Workbook:

@@ -5,26 +5,21 @@ The old encryption of zip files (ZipCrypto) can be broken in minutes and is not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
 from pydantic import Field
 
-from leadferry import secrets
-from leadferry.errors import RenderError
-from leadferry.packing.base import EncryptionBase, KeyProblem, PackingWriter, refuse_fatal
+from leadferry.packing.base import PackingWriter, PasswordBase
 from leadferry.packing.container import SMALL, ZipContainer
 
 
-class ZipAes(EncryptionBase):
+class ZipAes(PasswordBase):
     """A .zip file that opens only with the password of an Airflow connection; it compresses as well."""
 
     compresses: ClassVar[bool] = True
 
     type: Literal["zip_aes"] = "zip_aes"
-    connection: str = Field(min_length=1, description="Airflow connection whose password opens the file.")
     level: int = Field(default=6, ge=1, le=9, description="Of compression: 1 is fastest, 9 smallest.")
 
     @property
@@ -49,8 +44,7 @@ class ZipAes(EncryptionBase):
         """
         import pyzipper
 
-        password = secrets.password(self.connection)
-        refuse_fatal(self._unusable(password))
+        password = self.password()
 
         def make(valve: Any) -> Any:
             archive = pyzipper.AESZipFile(
@@ -66,25 +60,9 @@ class ZipAes(EncryptionBase):
 
         return ZipContainer(out, make, info=pyzipper.zipfile_aes.AESZipInfo, small=small)
 
-    def key_problems(
-        self,
-        *,
-        config: Path,  # noqa: ARG002 - no key files here
-        now: datetime,  # noqa: ARG002 - passwords do not expire
-        ahead: timedelta,  # noqa: ARG002
-        connections: bool = True,
-    ) -> Sequence[KeyProblem]:
-        """See `EncryptionBase.key_problems`."""
-        if not connections:
-            return []
-        try:
-            return self._unusable(secrets.password(self.connection))
-        except RenderError as error:
-            return [KeyProblem(key="encrypt", what=error.what, fatal=True)]
-
-    def _unusable(self, password: str) -> list[KeyProblem]:
+    def unusable(self, password: str) -> str | None:
+        """See `PasswordBase.unusable`."""
         if password.isascii() and password.isprintable():
-            return []
+            return None
         # The format does not say how other characters become bytes, and the programs disagree.
-        what = "the password has characters outside printable ASCII, which zip programs read differently"
-        return [KeyProblem(key=f"connection '{self.connection}'", what=what, fatal=True)]
+        return "the password has characters outside printable ASCII, which zip programs read differently"
