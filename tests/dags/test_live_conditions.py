@@ -48,6 +48,10 @@ BATCHES = {
             "ready": {"asset": "prices_loaded", "every": "1s"},
         },
     },
+    "nothing_waits": {
+        "conditions": {"ready": {"asset": "prices_loaded", "timeout": "3s", "every": "1s"}},
+        "retry": {"attempts": 1},
+    },
     "second_chance": {"retry": {"attempts": 1, "at": ["14:00"]}, "timezone": zone_where_it_is(LATE_EVENING)},
 }
 """Each delivers the five leads of a flow with its own name."""
@@ -67,6 +71,8 @@ class Live:
     """How each batch's only run ended."""
     tasks: dict[str, dict[str, str]] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
+    later: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The tasks of the runs of `nothing_waits` after its first, by run; of the first itself when it ran again."""
     refused: int = 0
     """What Airflow answered to a conf that its form does not allow."""
 
@@ -102,7 +108,7 @@ def prepare(airflow: AirflowHome) -> None:
         folder = [{"id": "drop", "type": "folder", "path": str(airflow.inbox / batch_id)}]
         retry = {"attempts": 1, "first_delay": "1s"}
         airflow.batch(batch_id, **{"flows": [batch_id], "retry": retry, "destinations": folder, **keys})
-        if batch_id != "crossing":
+        if batch_id not in {"crossing", "nothing_waits"}:
             add_leads(airflow.database, 5, flow=batch_id)
     airflow.inbox.mkdir(parents=True, exist_ok=True)
     (airflow.inbox / "second_chance").write_text("a file is in the way of the folder")
@@ -126,9 +132,23 @@ def run_all(live: Live) -> None:
         for batch_id in BATCHES:
             until(lambda one=batch_id: came_to_rest(api, one), processes, what=f"{batch_id} comes to rest")
             look(live, api, batch_id)
+        depart_again(live, api, processes)
     finally:
         api.close()
         processes.stop(grace=5)
+
+
+def depart_again(live: Live, api: AirflowApi, processes: Processes) -> None:
+    """After a departure that found nothing: one more without a new update, and the first one once more."""
+    dag = "dags/batch_nothing_waits"
+    assert trigger(api, "nothing_waits", "again", {}) == 200
+    for run_id, told in (("again", "the second run"), ("live", "the cleared run")):
+        ended = f"{dag}/dagRuns/{run_id}"
+        until(lambda url=ended: get(api, url)["state"] in ENDED, processes, what=f"{told} ends")
+        live.later[run_id] = instances(api, "nothing_waits", run_id)
+        if run_id == "again":
+            cleared = {"dry_run": False, "dag_run_id": "live", "only_failed": False}
+            assert api._ask("POST", f"/api/v2/{dag}/clearTaskInstances", json=cleared)
 
 
 def update(api: AirflowApi, asset: str) -> None:
@@ -214,6 +234,24 @@ def test_what_does_not_come_in_time_fails_the_run_as_not_ready_and_nothing_is_se
     assert reason.startswith("not ready: waited in vain for the file ")
     assert len(waiting(live.airflow.database, "file_missing")) == 5
     assert live.delivered("file_missing") == []
+
+
+@pytest.mark.req("R046")
+def test_an_update_that_a_departure_without_leads_saw_does_not_count_for_the_next(live):
+    assert live.tasks["nothing_waits"]["wait"] == "success"
+    assert live.tasks["nothing_waits"]["extract"] == "skipped"
+    assert live.later["again"]["wait"] == "failed"
+    assert sorted(reason for _, reason in live.deliveries("nothing_waits")) == [
+        "no lead waits that may go",
+        "no lead waits that may go",  # of the first run when it was cleared
+        "not ready: waited in vain for an update of the asset prices_loaded",
+    ]
+
+
+@pytest.mark.req("R046")
+def test_a_run_that_is_cleared_still_sees_its_own_update(live):
+    assert live.later["live"]["wait"] == "success"
+    assert live.later["live"]["extract"] == "skipped"
 
 
 @pytest.mark.req("R046")

@@ -9,7 +9,7 @@ from sqlalchemy import event, text
 from batches import DEPARTS_AT, add_leads, claim, execute, rows
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryState
-from leadferry.store import audit, history, standing
+from leadferry.store import audit, history, ledger, standing
 from leadferry.store.audit import record, trail
 from leadferry.store.history import Asked, deliveries
 
@@ -169,3 +169,70 @@ def test_the_trail_is_narrowed_down_by_thing_person_deed_and_time(database):
     assert found(since=now) == []
     assert json.dumps(trail(database)[0]["detail"]) == '{"reason": "x"}'
     assert audit.trail(database, since=now - timedelta(hours=1))
+
+
+def before(database, run_id, *, by_hand=False):
+    """The run whose departure counts as the one before this run."""
+    found = history.previous_departure(
+        database, "acme", run_id=run_id, not_ready="not ready", makes_up=by_hand
+    )
+    return None if found is None else rows(database, RUN_AT, at=found)[0][0]
+
+
+RUN_AT = "SELECT run_id FROM delivery WHERE claimed_at = :at"
+
+
+@pytest.mark.req("R046")
+def test_a_departure_that_took_nothing_is_the_previous_one_for_the_next(database):
+    assert before(database, "monday") is None
+    claim(database, "monday")
+    assert before(database, "tuesday") == "monday"
+    add_leads(database, 1)
+    claim(database, "tuesday", minimum=2)
+    assert before(database, "wednesday") == "tuesday"
+    claim(database, "wednesday")
+    assert before(database, "thursday") == "wednesday"
+
+
+@pytest.mark.req("R046")
+def test_a_departure_that_failed_is_the_previous_one_for_the_next_but_not_for_itself(database):
+    claim(database, "monday")
+    add_leads(database, 1)
+    failed = claim(database, "tuesday")
+    assert before(database, "tuesday") == "monday"
+    ledger.settle(database, failed.delivery_id)
+    assert before(database, "tuesday") == "monday"
+    assert before(database, "wednesday") == "tuesday"
+
+
+@pytest.mark.req("R046")
+def test_who_triggers_a_run_makes_up_for_departures_that_came_to_nothing(database):
+    claim(database, "monday")
+    add_leads(database, 2)
+    ledger.settle(database, claim(database, "failed").delivery_id)
+    claim(database, "too many", maximum=1)
+    assert before(database, "tuesday") == "too many"
+    assert before(database, "by hand", by_hand=True) == "monday"
+
+
+@pytest.mark.req("R046")
+def test_what_departed_since_does_not_count_for_a_run_that_is_cleared(database):
+    claim(database, "monday")
+    claim(database, "tuesday")
+    assert before(database, "monday") is None
+
+
+@pytest.mark.req("R046")
+def test_a_run_that_waited_in_vain_is_no_departure_for_the_next(database):
+    claim(database, "monday")
+    claim(database, "tuesday", on_hold="not ready: waited in vain for a file")
+    assert before(database, "wednesday") == "monday"
+
+
+@pytest.mark.req("R046")
+def test_neither_tests_nor_early_copies_nor_other_batches_are_departures(database):
+    add_leads(database, 1)
+    claim(database, "test", made_up=({"email": "a@example.com"},))
+    claim(database, "copy", keep_for_next=True)
+    claim(database, "theirs", batch_id="other")
+    assert before(database, "monday") is None
