@@ -111,12 +111,19 @@ class WaitUntilReady(BaseOperator):
         self.defer(trigger=looks, method_name="resume")
 
     def _ask_airflow(self, batch: Batch, ready: Ready, trigger: Trigger, *, deadline: datetime) -> None:
+        from leadferry.batch.conditions import NOT_READY
         from leadferry.connections import lead_store
         from leadferry.delivery.later import Later
-        from leadferry.store.history import end_of_the_last_window
+        from leadferry.store.history import previous_departure
 
         events = get_current_context()["inlet_events"][Asset(str(ready.asset))]
-        since = end_of_the_last_window(lead_store(), batch.id)
+        since = previous_departure(
+            lead_store(),
+            batch.id,
+            run_id=trigger.run_id,
+            not_ready=NOT_READY,
+            makes_up=trigger.actor not in {None, "event"},
+        )
         if events.after(since.isoformat()) if since else events:
             return
         now = datetime.now(tz=UTC)

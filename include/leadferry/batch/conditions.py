@@ -58,7 +58,8 @@ class Ready(_Model):
     asset: str | None = Field(
         default=None,
         min_length=1,
-        description="Name of an Airflow asset: ready when it was updated since the last delivery of the batch.",
+        description="Name of an Airflow asset: ready when it was updated since the departure before, whether or not that took"
+        " leads.",
     )
     timeout: Annotated[Duration, Field(gt=timedelta(), le=timedelta(days=7))] = Field(
         default=timedelta(hours=1),

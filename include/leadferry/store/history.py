@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from leadferry.errors import StoreError
 from leadferry.states import Answer, DeliveryKind, DeliveryState, DispatchState
+from leadferry.store.claim import TOO_MANY
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, StoredFile
 from leadferry.store.tables import (
@@ -41,18 +42,38 @@ from leadferry.store.tables import (
 Rows = list[dict[str, Any]]
 
 
-def end_of_the_last_window(database: Database, batch_id: str) -> datetime | None:
-    """Return where the window of a batch's last departure that took leads ended; None before the first."""
+def previous_departure(
+    database: Database, batch_id: str, *, run_id: str, not_ready: str, makes_up: bool = False
+) -> datetime | None:
+    """Return when a batch's departure before a run took its leads, or found none to take; None before the first.
+
+    When a run is cleared, neither what it did before counts nor what departed since.
+
+    Args:
+        database: the lead store.
+        batch_id: the batch.
+        run_id: the run that is about to depart.
+        not_ready: how the reason of runs begins that waited in vain; they are no departures.
+        makes_up: whether the run stands for those before it that failed or were refused; they do not count then.
+    """
+    own = select(func.min(delivery.c.id)).where(
+        delivery.c.run_id == run_id, delivery.c.batch_no == batch.c.no
+    )
+    reason = func.coalesce(delivery.c.reason, "")
+    departed = [~reason.startswith(not_ready)]
+    if makes_up:
+        departed += [delivery.c.state != DeliveryState.FAILED, ~reason.startswith(TOO_MANY)]
     last = (
-        select(delivery.c.window_to)
+        select(delivery.c.claimed_at)
         .join(batch, batch.c.no == delivery.c.batch_no)
         .where(
             batch.c.id == batch_id,
-            delivery.c.number.is_not(None),
             delivery.c.kind == DeliveryKind.DEPARTURE,
-            delivery.c.state != DeliveryState.FAILED,
+            delivery.c.run_id != run_id,
+            delivery.c.id < func.coalesce(own.correlate(batch).scalar_subquery(), delivery.c.id + 1),
+            *departed,
         )
-        .order_by(delivery.c.number.desc())
+        .order_by(delivery.c.id.desc())
         .limit(1)
     )
     with database.transaction() as connection:
