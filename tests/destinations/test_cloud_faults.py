@@ -12,8 +12,9 @@ from contracts.destination_contract import find, send
 from leadferry import errors
 from leadferry.batch.load import load_batch
 from leadferry.batch.problems import BatchFileError
-from leadferry.destinations import cloud_faults
 from leadferry.destinations.azure import Azure
+from leadferry.destinations.faults.azure import of_azure
+from leadferry.destinations.faults.google import of_google
 from leadferry.destinations.gcs import Gcs
 from leadferry.destinations.s3 import S3
 from servers.clouds import REFUSALS, TYPES, Refusing, of_s3
@@ -106,7 +107,7 @@ def blank(kind):
     "kind", sorted(descendants(azure.core.exceptions.AzureError), key=lambda kind: kind.__name__)
 )
 def test_every_exception_of_azure_has_a_meaning(kind):
-    assert issubclass(cloud_faults.of_azure(blank(kind)).kind, errors.DeliveryError)
+    assert issubclass(of_azure(blank(kind)).kind, errors.DeliveryError)
 
 
 @pytest.mark.req("R200")
@@ -118,7 +119,7 @@ def test_every_exception_of_azure_has_a_meaning(kind):
     ),
 )
 def test_every_exception_of_google_auth_and_requests_has_a_meaning(kind):
-    assert issubclass(cloud_faults.of_google(blank(kind)).kind, errors.DeliveryError)
+    assert issubclass(of_google(blank(kind)).kind, errors.DeliveryError)
 
 
 @pytest.mark.req("R152")
@@ -131,7 +132,7 @@ def test_every_exception_of_google_auth_and_requests_has_a_meaning(kind):
 )
 def test_a_login_of_entra_id_that_was_good_once_is_told_from_a_wrong_one(said, code):
     error = azure.core.exceptions.ClientAuthenticationError(said)
-    assert cloud_faults.of_azure(error).kind.code == code
+    assert of_azure(error).kind.code == code
 
 
 @pytest.mark.req("R150")

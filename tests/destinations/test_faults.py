@@ -13,9 +13,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from leadferry import errors
-from leadferry.destinations import faults
 from leadferry.destinations.base import pool_name
 from leadferry.destinations.email import Email
+from leadferry.destinations.faults import SENTENCES
+from leadferry.destinations.faults.aws import _S3_CODES, aws_faults, of_aws
+from leadferry.destinations.faults.ftp import ftp_faults, of_ftp
+from leadferry.destinations.faults.smtp import of_reply, of_smtp, smtp_faults
+from leadferry.destinations.faults.ssh import of_ssh, ssh_faults
+from leadferry.destinations.faults.system import file_faults, of_files
 from leadferry.destinations.folder import Folder
 from leadferry.destinations.s3 import S3
 from leadferry.destinations.sftp import Sftp
@@ -41,7 +46,7 @@ def every_class():
 def test_every_exception_of_paramiko_has_a_meaning(kind):
     error = blank(kind)
     error.code = 1
-    assert faults.of_ssh(error).kind in every_class()
+    assert of_ssh(error).kind in every_class()
 
 
 @pytest.mark.req("R200")
@@ -51,7 +56,7 @@ def test_every_exception_of_smtplib_has_a_meaning(kind, code):
     error = blank(kind)
     error.smtp_code = code
     error.recipients = {"leads@acme.example": (code, b"")}
-    assert faults.of_smtp(error).kind in every_class()
+    assert of_smtp(error).kind in every_class()
 
 
 @pytest.mark.req("R200")
@@ -69,44 +74,42 @@ def test_every_exception_of_smtplib_has_a_meaning(kind, code):
 def test_every_exception_of_botocore_has_a_meaning(kind):
     error = blank(kind)
     error.kwargs = {}
-    assert faults.of_aws(error).kind in every_class()
+    assert of_aws(error).kind in every_class()
 
 
 @pytest.mark.req("R200")
-@pytest.mark.parametrize(
-    "classify", [faults.of_files, faults.of_ssh, faults.of_smtp, faults.of_ftp, faults.of_aws]
-)
+@pytest.mark.parametrize("classify", [of_files, of_ssh, of_smtp, of_ftp, of_aws])
 @pytest.mark.parametrize("number", sorted(errno.errorcode))
 def test_every_number_of_the_system_has_a_meaning(classify, number):
     assert classify(OSError(number, "somebody's data")).kind in every_class()
 
 
-@pytest.mark.parametrize("code", sorted({*faults._S3_CODES, "SomethingNew"}))
+@pytest.mark.parametrize("code", sorted({*_S3_CODES, "SomethingNew"}))
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 412, 429, 500, 503, 507])
 def test_every_code_of_s3_has_a_meaning(code, status):
     answer = {
         "Error": {"Code": code, "Message": "somebody's data"},
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
-    found = faults.of_aws(ClientError(answer, "PutObject"))
+    found = of_aws(ClientError(answer, "PutObject"))
     assert found.kind in every_class()
     assert "SomethingNew" not in found.detail
 
 
 @pytest.mark.parametrize("code", range(400, 600))
 def test_a_mail_servers_4xx_is_tried_again_and_its_5xx_is_not(code):
-    kind = faults.of_reply(code).kind
+    kind = of_reply(code).kind
     assert kind.retry == (code < 500) or kind is errors.AuthenticationError
 
 
 def test_every_class_has_a_sentence_and_a_decision():
     # These two are raised by us before anything is asked of a destination, with sentences of their own.
     for kind in every_class() - {errors.MissingExtraError, errors.DestinationSuspendedError}:
-        assert faults.SENTENCES[kind]
+        assert SENTENCES[kind]
         assert kind.retry == issubclass(kind, errors.TransientDeliveryError)
 
 
-@pytest.mark.parametrize("wrap", [faults.files, faults.ssh, faults.smtp, faults.ftp, faults.aws])
+@pytest.mark.parametrize("wrap", [file_faults, ssh_faults, smtp_faults, ftp_faults, aws_faults])
 def test_a_foreign_text_is_never_quoted(wrap):
     with pytest.raises(errors.DeliveryError) as caught, wrap("here"):
         raise OSError(errno.EIO, "Ada Lovelace, 555-0100")
@@ -115,7 +118,7 @@ def test_a_foreign_text_is_never_quoted(wrap):
     assert caught.value.__suppress_context__
 
 
-@pytest.mark.parametrize("wrap", [faults.files, faults.ssh, faults.smtp, faults.ftp, faults.aws])
+@pytest.mark.parametrize("wrap", [file_faults, ssh_faults, smtp_faults, ftp_faults, aws_faults])
 def test_our_own_errors_and_mistakes_in_the_program_pass(wrap):
     with pytest.raises(errors.QuotaError), wrap("here"):
         raise errors.QuotaError("already known")
@@ -134,7 +137,7 @@ def test_our_own_errors_and_mistakes_in_the_program_pass(wrap):
     ],
 )
 def test_what_a_socket_says(error, kind):
-    assert kind is faults.of_files(error).kind
+    assert kind is of_files(error).kind
 
 
 @pytest.fixture
@@ -322,7 +325,7 @@ FTP_REPLIES = [
 @pytest.mark.parametrize(("reply", "kind"), FTP_REPLIES, ids=[reply for reply, _ in FTP_REPLIES])
 def test_what_ftp_servers_answer_has_its_class_and_a_next_step(reply, kind):
     error = ftplib.error_temp if reply[0] == "4" else ftplib.error_perm
-    with pytest.raises(errors.DeliveryError) as caught, faults.ftp("ftp connection 'buyer'"):
+    with pytest.raises(errors.DeliveryError) as caught, ftp_faults("ftp connection 'buyer'"):
         raise error(reply)
     assert type(caught.value) is kind
     assert reply[4:] not in str(caught.value)
@@ -333,7 +336,7 @@ def test_what_ftp_servers_answer_has_its_class_and_a_next_step(reply, kind):
 @pytest.mark.parametrize("kind", sorted(descendants(ftplib.Error), key=lambda kind: kind.__name__))
 def test_every_reply_of_ftp_has_a_meaning_and_4xx_mostly_pass(kind):
     for code in range(300, 600):
-        found = faults.of_ftp(kind(f"{code} somebody's data"))
+        found = of_ftp(kind(f"{code} somebody's data"))
         assert found.kind in every_class()
         assert "data" not in found.detail
         if code >= 500:
@@ -362,10 +365,10 @@ def test_every_reply_of_ftp_has_a_meaning_and_4xx_mostly_pass(kind):
     ids=lambda one: getattr(one, "__name__", type(one).__name__),
 )
 def test_what_happens_on_the_way_to_an_ftp_server_has_its_class(error, kind):
-    found = faults.of_ftp(error)
+    found = of_ftp(error)
     assert found.kind is kind
 
 
 def test_a_refusal_without_a_reason_means_what_was_asked_for():
-    with pytest.raises(errors.NoSuchPathError), faults.ftp("here", unexplained=errors.NoSuchPathError):
+    with pytest.raises(errors.NoSuchPathError), ftp_faults("here", unexplained=errors.NoSuchPathError):
         raise ftplib.error_perm("550 Failed to change directory.")

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs
 
 from pydantic import Field
 
-from leadferry.destinations import cloud_faults
 from leadferry.destinations.base import OutgoingFile, Parcel
+from leadferry.destinations.faults.azure import azure_faults
 from leadferry.destinations.objects import (
     ObjectSession,
     ObjectStore,
@@ -84,7 +84,7 @@ class Azure(ObjectStore):
     @contextmanager
     def _connected(self) -> Iterator[tuple[AzureService, str | None]]:
         _require()
-        with cloud_faults.azure(self.via):
+        with azure_faults(self.via):
             service, region = _service(self.connection, timeout=self.timeout)
         with service:
             yield service, region
@@ -152,7 +152,7 @@ class AzureSession(ObjectSession[Azure, bytes]):
         self._said_region = region
 
     def _translated(self, where: str) -> AbstractContextManager[None]:
-        return cloud_faults.azure(where)
+        return azure_faults(where)
 
     def _url(self, key: str) -> str:
         return f"{self._service.url.partition('?')[0].rstrip('/')}/{self._destination.container}/{key}"

@@ -18,7 +18,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from leadferry.destinations import faults
 from leadferry.destinations.base import (
     FileStore,
     FileStoreSession,
@@ -27,6 +26,7 @@ from leadferry.destinations.base import (
     Receipt,
     rendered_path,
 )
+from leadferry.destinations.faults.system import file_faults
 from leadferry.destinations.transfer import logged
 from leadferry.errors import NameConflictError, TransferInterruptedError
 from leadferry.project import project_folder
@@ -72,14 +72,14 @@ class FolderSession(FileStoreSession):
     def find(self, parcel: Parcel) -> Receipt | None:
         """Look for the file by name, size and SHA-256; temporary files of earlier tries are removed."""
         folder = self._folder(parcel)
-        with faults.files(f"folder {folder}"):
+        with file_faults(f"folder {folder}"):
             _sweep(folder, parcel)
             return self._standing(folder / parcel.file.name, parcel.file)
 
     def send(self, parcel: Parcel) -> Receipt:
         """Write, read back, publish; a file that is already there is only verified."""
         folder = self._folder(parcel)
-        with faults.files(f"folder {folder}"):
+        with file_faults(f"folder {folder}"):
             if self._destination.create:
                 self._make(folder)
             _sweep(folder, parcel)
@@ -90,7 +90,7 @@ class FolderSession(FileStoreSession):
         """See `FileStoreSession.remove`; folders that this session made go with it when they are empty."""
         folder = self._folder(parcel)
         final = folder / parcel.file.name
-        with faults.files(f"folder {folder}"):
+        with file_faults(f"folder {folder}"):
             _sweep(folder, parcel)
             if final.is_file() and _same_bytes(final, parcel.file):
                 with logged("remove", final.as_uri()):

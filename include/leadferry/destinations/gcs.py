@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from leadferry.destinations import cloud_faults
 from leadferry.destinations.base import OutgoingFile, Parcel, digest
+from leadferry.destinations.faults.google import google_faults
 from leadferry.destinations.objects import ObjectSession, ObjectStore, Standing, Stream, address
 from leadferry.errors import MissingExtraError, PermanentDeliveryError
 
@@ -86,7 +86,7 @@ class Gcs(ObjectStore):
     @contextmanager
     def _connected(self) -> Iterator[GcsClient]:
         _require()
-        with cloud_faults.google(self.via):
+        with google_faults(self.via):
             client = _client(self.connection)
         try:
             yield client
@@ -180,7 +180,7 @@ class GcsSession(ObjectSession[Gcs, _Prints]):
         self._once = {"timeout": destination.timeout, "retry": None}
 
     def _translated(self, where: str) -> AbstractContextManager[None]:
-        return cloud_faults.google(where)
+        return google_faults(where)
 
     def _url(self, key: str) -> str:
         return f"gs://{self._destination.bucket}/{key}"

@@ -20,8 +20,8 @@ from urllib.parse import urlencode
 
 from pydantic import Field, model_validator
 
-from leadferry.destinations import faults
 from leadferry.destinations.base import OutgoingFile, Parcel, digest
+from leadferry.destinations.faults.aws import aws_faults
 from leadferry.destinations.objects import (
     ObjectSession,
     ObjectStore,
@@ -114,7 +114,7 @@ class S3(ObjectStore):
 
     def endpoint(self) -> tuple[str, int] | None:
         """See `DestinationBase.endpoint`."""
-        with faults.aws(self.via):
+        with aws_faults(self.via):
             client = _client(self)
         try:
             return address(client.meta.endpoint_url)
@@ -124,7 +124,7 @@ class S3(ObjectStore):
     @contextmanager
     def open(self) -> Iterator[S3Session]:
         """Make the client by the Airflow connection; whether the credentials are good shows at the first request."""
-        with faults.aws(self.via):
+        with aws_faults(self.via):
             client = _client(self)
         try:
             yield S3Session(self, client)
@@ -218,7 +218,7 @@ class S3Session(ObjectSession[S3, _Prints]):
         self._bucket = {"Bucket": destination.bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
 
     def _translated(self, where: str) -> AbstractContextManager[None]:
-        return faults.aws(where)
+        return aws_faults(where)
 
     def _url(self, key: str) -> str:
         return f"s3://{self._destination.bucket}/{key}"

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leadferry.destinations import faults
+from leadferry.destinations.faults.smtp import smtp_faults
 from leadferry.doctor.finding import Finding, Stage, Verdict
 from leadferry.errors import LeadferryError, PermanentDeliveryError
 from leadferry.store import credentials
@@ -70,7 +70,7 @@ def mail_settings(connection_id: str) -> MailSettings:
     """Return how a mail server is spoken to, as the hook reads the connection."""
     from airflow.providers.smtp.hooks.smtp import SmtpHook
 
-    with faults.smtp(f"smtp connection '{connection_id}'"):
+    with smtp_faults(f"smtp connection '{connection_id}'"):
         hook = SmtpHook(smtp_conn_id=connection_id)
         hook.smtp_connection = hook.get_connection(connection_id)
         return MailSettings(

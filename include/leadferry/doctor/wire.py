@@ -13,7 +13,9 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
 from urllib.request import getproxies, proxy_bypass
 
-from leadferry.destinations import faults
+from leadferry.destinations.faults.ftp import ftp_faults
+from leadferry.destinations.faults.smtp import smtp_faults
+from leadferry.destinations.faults.system import file_faults
 from leadferry.doctor.finding import Finding, Stage, Verdict
 from leadferry.errors import ConnectionRefusedByHostError, ConnectTimeoutError, DeliveryError, DnsError
 
@@ -45,7 +47,7 @@ def goes_through_proxy(host: str) -> bool:
 def resolve(host: str, port: int) -> Finding:
     """Look up a host name."""
     try:
-        with faults.files(f"host {host}"):
+        with file_faults(f"host {host}"):
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
         return _failed(Stage.DNS, f"{host!r} is no host name", DnsError.hint)
@@ -58,7 +60,7 @@ def resolve(host: str, port: int) -> Finding:
 def reach(host: str, port: int, *, timeout: float) -> Finding:
     """Connect to a port and hang up."""
     try:
-        with faults.files(f"{host}:{port}"), socket.create_connection((host, port), timeout=timeout):
+        with file_faults(f"{host}:{port}"), socket.create_connection((host, port), timeout=timeout):
             return Finding(stage=Stage.TCP, verdict=Verdict.OK, what=f"{host}:{port} is open")
     except DeliveryError as error:
         known = isinstance(error, ConnectionRefusedByHostError | ConnectTimeoutError)
@@ -81,7 +83,7 @@ def certificate(
         now: by which certificates end, aware.
     """
     try:
-        with faults.ftp(f"{host}:{port}"), faults.smtp(f"{host}:{port}"):
+        with ftp_faults(f"{host}:{port}"), smtp_faults(f"{host}:{port}"):
             ends = _end_of_certificate(host, port, opening=opening, timeout=timeout)
     except DeliveryError as error:
         return error

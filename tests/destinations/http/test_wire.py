@@ -10,7 +10,7 @@ import tracemalloc
 import httpx
 import pytest
 
-from leadferry.destinations import faults
+from leadferry.destinations.faults.http import of_http
 from leadferry.destinations.http.transport import address_of
 from leadferry.errors import (
     AuthenticationError,
@@ -72,11 +72,11 @@ def caused(outer, inner):
     ],
 )
 def test_what_httpx_raises_has_one_meaning(error, kind):
-    assert faults.of_http(error).kind is kind
+    assert of_http(error).kind is kind
 
 
 def test_a_fault_of_our_own_is_none_of_the_buyers():
-    assert faults.of_http(KeyError("x")) is None
+    assert of_http(KeyError("x")) is None
 
 
 @pytest.mark.parametrize(

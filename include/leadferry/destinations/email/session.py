@@ -20,10 +20,10 @@ from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
-from leadferry.destinations import faults
 from leadferry.destinations.base import Parcel, Receipt, Session
 from leadferry.destinations.email.message import Envelope, build
 from leadferry.destinations.email.settings import MailSettings
+from leadferry.destinations.faults.smtp import smtp_faults
 from leadferry.destinations.transfer import logged
 from leadferry.errors import (
     DeliveryError,
@@ -46,7 +46,7 @@ def connected(destination: MailSettings) -> Iterator[EmailSession]:
     hook = _hook(destination)
     where = destination.via
     try:
-        with faults.smtp(where):
+        with smtp_faults(where):
             hook.smtp_connection = hook.get_connection(destination.connection)
             place = "{}://{}:{}".format("smtps" if hook.use_ssl else "smtp", *_address(hook))
             with logged("connect", place):
@@ -63,7 +63,7 @@ def connected(destination: MailSettings) -> Iterator[EmailSession]:
 def endpoint(destination: MailSettings) -> tuple[str, int]:
     """Return the mail server's host name and port by the Airflow connection."""
     hook = _hook(destination)
-    with faults.smtp(destination.via):
+    with smtp_faults(destination.via):
         hook.smtp_connection = hook.get_connection(destination.connection)
         return _address(hook)
 
@@ -157,7 +157,7 @@ class EmailSession(Session):
         utf8 = not (self._sender + recipient + str(message["To"]) + str(message["Cc"])).isascii()
         data = message.as_bytes(policy=SMTPUTF8 if utf8 else SMTP)
         self._check_own_size(data)
-        with logged("mail", self._place, size=len(data)), faults.smtp(self._where), self._transaction():
+        with logged("mail", self._place, size=len(data)), smtp_faults(self._where), self._transaction():
             self._client.ehlo_or_helo_if_needed()
             self._check_size(data)
             self._begin(recipient, size=len(data), utf8=utf8)
@@ -188,7 +188,7 @@ class EmailSession(Session):
         refused: list[DeliveryError] = []
         for recipient in filter(None, asked):
             try:
-                with logged("probe", self._place), faults.smtp(self._where), self._transaction():
+                with logged("probe", self._place), smtp_faults(self._where), self._transaction():
                     self._client.ehlo_or_helo_if_needed()
                     self._begin(recipient, size=0, utf8=not (self._sender + recipient).isascii())
                     self._client.rset()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from leadferry.destinations import faults
 from leadferry.destinations.base import AllowsPlaintext
+from leadferry.destinations.faults.ftp import ftp_faults
 from leadferry.destinations.file_server import FileServer
 from leadferry.destinations.ftp.client import Client, Security, tls_context
 from leadferry.destinations.ftp.session import FtpSession
@@ -96,19 +96,19 @@ class Ftp(FileServer, AllowsPlaintext):
 
     def endpoint(self) -> tuple[str, int]:
         """Return host and port by the Airflow connection."""
-        with faults.ftp(self.via):
+        with ftp_faults(self.via):
             return self._address(self._connection())
 
     @contextmanager
     def open(self) -> Iterator[FtpSession]:
         """Connect, prove the server's certificate and log in by the Airflow connection."""
-        with faults.ftp(self.via):
+        with ftp_faults(self.via):
             connection = self._connection()
             host, port = self._address(connection)
             client = self._client(connection)
         place = f"{'ftp' if self.security == 'none' else 'ftps'}://{host}:{port}"
         try:
-            with faults.ftp(f"{self.via} ({host}:{port})"), logged("connect", place):
+            with ftp_faults(f"{self.via} ({host}:{port})"), logged("connect", place):
                 client.reach(host, port)
                 client.enter(connection.login or "", connection.password or "")
             yield FtpSession(self, client, place=place)

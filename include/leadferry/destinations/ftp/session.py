@@ -11,8 +11,8 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from leadferry.destinations import faults
 from leadferry.destinations.base import OutgoingFile, Parcel, Receipt
+from leadferry.destinations.faults.ftp import ftp_faults
 from leadferry.destinations.file_server import FileServerSession, sha256_of_start
 from leadferry.destinations.ftp.client import Client
 from leadferry.destinations.transfer import logged
@@ -47,7 +47,7 @@ class FtpSession(FileServerSession["Ftp"]):
         Raises:
             OutcomeUnknownError: the file may not be read, or the recipient collects files and it may be gone.
         """
-        with faults.ftp(self._where(parcel)):
+        with ftp_faults(self._where(parcel)):
             receipt, begun = None, False
             if here := self._entered(parcel):
                 receipt = self._standing(here, parcel)
@@ -61,7 +61,7 @@ class FtpSession(FileServerSession["Ftp"]):
 
     def send(self, parcel: Parcel) -> Receipt:
         """Upload, verify, publish; a file that is already there is only verified."""
-        with faults.ftp(self._where(parcel)):
+        with ftp_faults(self._where(parcel)):
             if self._destination.create_directory:
                 for directory in self._directories(parcel):
                     self._make(directory)
@@ -72,7 +72,7 @@ class FtpSession(FileServerSession["Ftp"]):
     def remove(self, parcel: Parcel) -> None:
         """See `FileStoreSession.remove`; directories that this session made go with it when they are empty."""
         name = parcel.file.name
-        with faults.ftp(self._where(parcel)):
+        with ftp_faults(self._where(parcel)):
             self._sweep(parcel)
             here = self._entered(parcel)
             if here is not None and self._holds(name, parcel.file):
@@ -97,7 +97,7 @@ class FtpSession(FileServerSession["Ftp"]):
         """Make it the server's current directory, and return its absolute path."""
         if self._home is None:
             self._home = self._client.pwd()
-        with faults.ftp(f"{self._place}, directory {directory}", unexplained=NoSuchPathError):
+        with ftp_faults(f"{self._place}, directory {directory}", unexplained=NoSuchPathError):
             if not directory.startswith("/"):
                 self._client.cwd(self._home)
             if directory != ".":
@@ -170,7 +170,7 @@ class FtpSession(FileServerSession["Ftp"]):
             self._client.delete(temporary)
             return receipt
         try:
-            with faults.ftp(self._where(parcel)), logged("rename", self._url(here, name)):
+            with ftp_faults(self._where(parcel)), logged("rename", self._url(here, name)):
                 self._client.rename(temporary, name)
         except _CUT as lost:
             return self._look_again(parcel, lost)

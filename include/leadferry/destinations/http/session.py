@@ -5,8 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from leadferry.destinations import faults
 from leadferry.destinations.base import Parcel, Receipt, Session
+from leadferry.destinations.faults.http import http_faults
 from leadferry.destinations.http.auth import Credentials, Signer
 from leadferry.destinations.http.bodies import of_bytes
 from leadferry.destinations.http.errand import Errand, idempotency_key
@@ -38,7 +38,7 @@ def look_up(destination: HttpKeys) -> tuple[Address, Credentials]:
     """
     from airflow.sdk import Connection
 
-    with faults.http(destination.via):
+    with http_faults(destination.via):
         found = Connection.get(destination.connection)
         address = address_of(host=found.host, schema=found.schema, port=found.port)
         extra: dict[str, Any] = found.extra_dejson

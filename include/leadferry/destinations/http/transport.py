@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from leadferry.destinations import faults
+from leadferry.destinations.faults.http import http_faults
 from leadferry.destinations.http.auth import Answered, Credentials
 from leadferry.destinations.http.bodies import Payload
 from leadferry.destinations.transfer import logged
@@ -125,7 +125,7 @@ class Wire:
         sent = {name.encode(): value.encode() for name, value in headers.items()} | body.headers
         began = time.monotonic()
         try:
-            with faults.http(self._where), logged(method, self.address.base, size=body.size):
+            with http_faults(self._where), logged(method, self.address.base, size=body.size):
                 request = self._client.build_request(method, url, headers=sent, content=body.content())
                 answer = self._client.send(request, stream=True, follow_redirects=False)
                 try:

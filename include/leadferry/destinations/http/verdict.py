@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from leadferry.destinations import faults
+from leadferry.destinations.faults import SENTENCES
+from leadferry.destinations.faults.http import HTTP_STATUS
 from leadferry.destinations.http.bodies import Record
 from leadferry.destinations.http.rules import (
     LONGEST_TEXT,
@@ -69,7 +70,7 @@ class Judge:
                 f"{self.where}: answers with a redirect (HTTP {status}), which is not followed",
                 hint="Put the address that the buyer redirects to into the connection and the path",
             )
-        kind = faults.HTTP_STATUS.get(status)
+        kind = HTTP_STATUS.get(status)
         if kind is None:
             return None
         hint = (
@@ -77,7 +78,7 @@ class Judge:
             if kind is AuthenticationError
             else None
         )
-        return kind(f"{self.where}: {faults.SENTENCES[kind]} (HTTP {status})", hint=hint)
+        return kind(f"{self.where}: {SENTENCES[kind]} (HTTP {status})", hint=hint)
 
     def _told(self, lead_id: int, answer: HttpAnswer, part: Body, veil: Veil) -> LeadAnswer | None:
         """Return what an answer says to one lead; None where only its status can speak, and not of the lead."""

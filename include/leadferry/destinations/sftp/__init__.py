@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from leadferry.destinations import faults
 from leadferry.destinations.base import OutgoingFile, Parcel, Receipt
+from leadferry.destinations.faults.ssh import ssh_faults
 from leadferry.destinations.file_server import FileServer, FileServerSession
 from leadferry.destinations.sftp.login import endpoint, logged_in
 from leadferry.destinations.sftp.remote import Remote, Standing, joined
@@ -85,7 +85,7 @@ class SftpSession(FileServerSession[Sftp]):
             OutcomeUnknownError: the file may not be read, or the recipient collects files and it may be gone.
         """
         final = self._final(parcel)
-        with faults.ssh(self._where(parcel)):
+        with ssh_faults(self._where(parcel)):
             standing = self._standing(final, parcel)
             if standing is Standing.OURS and self._is_marked(parcel):
                 self._sweep(parcel)
@@ -100,7 +100,7 @@ class SftpSession(FileServerSession[Sftp]):
 
     def send(self, parcel: Parcel) -> Receipt:
         """Upload, verify, publish; a file that is already there is only verified."""
-        with faults.ssh(self._where(parcel)):
+        with ssh_faults(self._where(parcel)):
             if self._destination.create_directory:
                 self._make(parcel)
             self._sweep(parcel)
@@ -114,7 +114,7 @@ class SftpSession(FileServerSession[Sftp]):
     def remove(self, parcel: Parcel) -> None:
         """See `FileStoreSession.remove`; directories that this session made go with it when they are empty."""
         final = self._final(parcel)
-        with faults.ssh(self._where(parcel)):
+        with ssh_faults(self._where(parcel)):
             self._sweep(parcel)
             if self._standing(final, parcel, conflict=False) is Standing.OURS:
                 if marker := self._marker_path(parcel):
@@ -210,7 +210,7 @@ class SftpSession(FileServerSession[Sftp]):
         final = self._final(parcel)
         self._withdraw_marker(parcel)
         try:
-            with faults.ssh(self._where(parcel)):
+            with ssh_faults(self._where(parcel)):
                 self._upload(final, parcel.file)
         except _CUT as lost:
             return self._look_again(parcel, lost)
@@ -231,7 +231,7 @@ class SftpSession(FileServerSession[Sftp]):
         if marker is None:
             return self._receipt(final, parcel.file, verified=verified)
         try:
-            with faults.ssh(self._where(parcel)):
+            with ssh_faults(self._where(parcel)):
                 if not self._is_marked(parcel):
                     self._put_marker(marker)
         except _CUT as lost:
@@ -250,7 +250,7 @@ class SftpSession(FileServerSession[Sftp]):
         temporary, final = self._temporary(parcel), self._final(parcel)
         self._upload(temporary, parcel.file)
         try:
-            with faults.ssh(self._where(parcel)):
+            with ssh_faults(self._where(parcel)):
                 how = self._rename(temporary, final, parcel)
                 return self._published(final, parcel.file, how=how)
         except _CUT as lost:
@@ -278,7 +278,7 @@ class SftpSession(FileServerSession[Sftp]):
         refusals: list[DeliveryError] = []
         for how, rename in self._ways():
             try:
-                with faults.ssh(self._where(parcel)):
+                with ssh_faults(self._where(parcel)):
                     rename(temporary, final)
             except _CUT:
                 raise

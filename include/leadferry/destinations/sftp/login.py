@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
-from leadferry.destinations import faults
+from leadferry.destinations.faults.ssh import ssh_faults
 from leadferry.destinations.transfer import logged
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def endpoint(connection: str) -> tuple[str, int]:
     """
     from airflow.sdk import BaseHook
 
-    with faults.ssh(f"sftp connection '{connection}'"):
+    with ssh_faults(f"sftp connection '{connection}'"):
         found = BaseHook.get_connection(connection)
         return found.host or "", found.port or _SSH_PORT
 
@@ -52,13 +52,13 @@ def logged_in(connection: str, *, timeout: float) -> Iterator[tuple[paramiko.SFT
     Raises:
         DeliveryError: by what went wrong: name, port, host key, credentials.
     """
-    with faults.ssh(f"sftp connection '{connection}'"):
+    with ssh_faults(f"sftp connection '{connection}'"):
         hook = _hook(connection, timeout=timeout)
     place = f"sftp://{hook.remote_host}:{hook.port}"
     wire = None
     try:
         with (
-            faults.ssh(f"sftp connection '{connection}' ({hook.remote_host}:{hook.port})"),
+            ssh_faults(f"sftp connection '{connection}' ({hook.remote_host}:{hook.port})"),
             logged("connect", place),
         ):
             wire = _wire(hook, timeout=timeout)
