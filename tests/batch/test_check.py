@@ -248,3 +248,71 @@ def test_a_file_that_goes_nowhere_is_pointed_out(folder):
     folder.batch(text=text)
     (hint,) = hints(folder)
     assert "files[1]: no destination gets 'spare'" in hint
+
+
+# --- schedules without a departure to come -----------------------------------------------------------------------
+
+NOW = datetime(2026, 2, 2, 12, tzinfo=UTC)
+
+
+def scheduled(schedule: str, more: str = "") -> str:
+    return TIDY.replace('{at: ["09:00"], on: weekdays}', schedule) + more
+
+
+@pytest.mark.parametrize("only", [None, "acme"])
+def test_a_schedule_that_never_departs_is_a_problem_with_file_and_line(folder, only):
+    folder.batch(text=scheduled('{at: ["09:00"], on: {month: 31st business day}}'))
+
+    report = check(folder.path, only=only)
+
+    told = "the schedule never departs, neither in the eight years before today nor after it"
+    assert [str(one) for one in report.problems] == [f"config/batches/acme.yaml:4: schedule: {told}"]
+    assert report.broken == ["acme"]
+
+
+def test_a_schedule_that_never_departs_is_told_where_it_stands(folder):
+    folder.write("defaults.yaml", 'tags: [x]\nschedule: {at: ["09:00"], on: {dates: [1999-01-04]}}\n')
+    folder.batch(text=TIDY.replace('schedule: {at: ["09:00"], on: weekdays}\n', ""))
+
+    (problem,) = check(folder.path).problems
+
+    assert (problem.file, problem.line) == ("config/defaults.yaml", 2)
+
+
+def test_a_disabled_batch_may_wait_for_its_schedule(folder):
+    folder.batch(text=scheduled('{at: ["09:00"], on: {dates: [1999-01-04]}}', "enabled: false\n"))
+
+    report = check(folder.path, now=NOW)
+
+    assert (report.problems, report.hints) == ([], [])
+
+
+@pytest.mark.parametrize("only", [None, "acme"])
+def test_a_schedule_that_is_over_is_a_hint_with_its_last_departure(folder, only):
+    folder.batch(text=scheduled('{at: ["09:00"], on: {dates: [2026-01-30]}, timezone: America/New_York}'))
+
+    assert check(folder.path, only=only, now=NOW).problems == []
+    assert hints(folder, only=only, now=NOW) == [
+        (
+            "config/batches/acme.yaml:4: schedule: the schedule is over since Fri 2026-01-30 09:00 EST;"
+            " leads that still come wait until somebody triggers the DAG"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        '{at: ["09:00"], on: {dates: [2026-01-30]}, on_asset: prices}',
+        '{at: ["09:00"], on: {dates: [2026-02-03]}}',
+    ],
+)
+def test_what_still_departs_is_not_over(folder, schedule):
+    folder.batch(text=scheduled(schedule))
+    assert hints(folder, now=NOW) == []
+
+
+def test_a_batch_that_departs_early_is_not_over(folder):
+    schedule = '{at: ["09:00"], on: {dates: [2026-01-30]}}'
+    folder.batch(text=scheduled(schedule, "conditions: {depart_early: {leads: 5}}\n"))
+    assert hints(folder, now=NOW) == []

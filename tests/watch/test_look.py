@@ -341,3 +341,57 @@ def test_the_model_of_a_batch_knows_its_deadline(port):
 
     assert batch.deadline == timedelta(minutes=45)
     assert Batch.model_validate(batch.model_dump(mode="json")) == batch
+
+
+# --- schedules that are over -------------------------------------------------------------------------------------
+
+LAST = {"at": ["09:00"], "on": {"dates": ["2026-02-02"]}}
+
+
+def test_leads_that_wait_for_a_schedule_that_is_over_are_told_once_its_last_departure_had_its_time(port):
+    port.batch(schedule=LAST)
+    port.watch(MONDAY)
+    port.extract(at=MONDAY + NINE)
+    add_leads(port.database, 2, received_at=MONDAY + timedelta(hours=10))
+
+    before, after = port.watch(MONDAY + NINE + timedelta(minutes=29)), port.watch(MONDAY + DAY)
+
+    assert kinds(before) == []
+    assert kinds(after) == [("acme", "over")]
+    assert after.open[0].since == MONDAY + timedelta(hours=9, minutes=59)
+    assert after.open[0].detail.startswith(
+        "2 leads wait for batch acme, and the schedule is over since Mon 2026-02-02 09:00 UTC"
+    )
+    assert "batch_acme" in after.open[0].detail
+
+
+def test_it_is_over_when_they_went_or_the_schedule_goes_on(port):
+    for mend in (
+        lambda: port.extract(at=MONDAY + 2 * DAY, actor="kim"),
+        lambda: port.batch(schedule={"at": ["09:00"]}),
+    ):
+        port.batch(schedule=LAST)
+        add_leads(port.database, 2, received_at=MONDAY)
+        port.watch(MONDAY)
+        port.extract(at=MONDAY + NINE)
+        add_leads(port.database, 2, received_at=MONDAY + timedelta(hours=10))
+        assert ("acme", "over") in kinds(port.watch(MONDAY + DAY))
+        mend()
+        assert ("acme", "over") not in kinds(port.watch(MONDAY + 2 * DAY + timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"enabled": False},
+        {"schedule": {**LAST, "on_asset": "prices"}},
+        {"conditions": {"depart_early": {"leads": 5}}},
+        {"flows": ["home"]},
+    ],
+    ids=["disabled", "at an event", "early", "nothing waits"],
+)
+def test_what_need_not_depart_or_still_does_is_not_over(port, keys):
+    port.batch(**{"schedule": LAST, **keys})
+    port.watch(MONDAY)
+    add_leads(port.database, 2, received_at=MONDAY + timedelta(hours=10))
+    assert ("acme", "over") not in kinds(port.watch(MONDAY + DAY))

@@ -140,3 +140,19 @@ def test_a_span_without_deliveries_has_only_a_total_of_nothing(port):
         None,
         None,
     )
+
+
+def test_a_batch_whose_schedule_is_over_says_so_and_what_waits(port):
+    port.batch(schedule={"at": ["09:00"], "on": {"dates": ["2026-02-02"]}})
+    add_leads(port.database, 1)
+    port.carry(at=MONDAY + NINE)
+    add_leads(port.database, 3, received_at=MONDAY + timedelta(hours=10))
+    port.watch(MONDAY + timedelta(days=1))
+
+    before, after = (
+        status(port.database, port.config, now=now)[0] for now in (MONDAY, MONDAY + timedelta(days=1))
+    )
+
+    assert (before["state"], before["next_departure"].date()) == ("enabled", date(2026, 2, 2))
+    assert (after["state"], after["next_departure"], after["pending"]) == ("over", None, 3)
+    assert after["incidents"] == ["over"]
