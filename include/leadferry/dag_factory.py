@@ -66,11 +66,11 @@ def batches_to_build() -> Iterator[Batch]:
             batch = reader.load(batch_id)
         except BatchConfigError:
             continue  # zz_config_errors.py tells
-        if _never_departs(batch) is None:
+        if _refused(batch) is None:
             yield batch
 
 
-def _never_departs(batch: Batch) -> BatchConfigError | None:
+def _refused(batch: Batch) -> BatchConfigError | None:
     """Say why Airflow would refuse the timetable: refused there, it is an error of the file, and no batch departs any more."""
     times = timetable_for(batch.schedule, batch.timezone, batch.id) if batch.enabled else None
     try:
@@ -217,7 +217,7 @@ def raise_config_errors() -> None:
         BatchConfigError: a line per problem: file, line, key, value, what is allowed.
     """
     batches, errors = load_all(config_folder())
-    errors = [*errors, *filter(None, map(_never_departs, batches))]
+    errors = [*errors, *filter(None, map(_refused, batches))]
     if errors:
         what = "\n".join(error.what for error in errors)
         many = "1 broken batch file" if len(errors) == 1 else f"{len(errors)} broken batch files"

@@ -30,6 +30,7 @@ from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
 from pydantic import TypeAdapter
 
 from leadferry.schedule import Cron, Plan, Schedule, Timed
+from leadferry.schedule.ending import ended
 
 if TYPE_CHECKING:
     from airflow.timetables.base import TimeRestriction
@@ -120,15 +121,14 @@ class DepartureTimetable(Timetable):
         """
         try:
             again = self.deserialize(json.loads(json.dumps(self.serialize())))
-            now = self._clock()
             # One that is over is no mistake: the run of its last departure still needs the DAG.
-            departs = self._next(after=now) is not None or self._latest(by=now) is not None
+            end = ended(self._schedule, timezone=self._timezone, now=self._clock(), batch_id=self._batch_id)
         except Exception as error:
             raise AirflowTimetableInvalid(f"{self.summary}: this schedule cannot be used: {error}") from error
         if again != self:
             raise AirflowTimetableInvalid(f"{self.summary}: the schedule changes when it is stored")
-        if not departs:
-            raise AirflowTimetableInvalid(f"{self.summary}: the schedule never departs")
+        if end is not None and end.last is None:
+            raise AirflowTimetableInvalid(f"{self.summary}: {end}")
         if len(self.description) > _DESCRIPTION_LENGTH:
             raise AirflowTimetableInvalid(
                 f"the schedule is described by more than {_DESCRIPTION_LENGTH} characters"

@@ -74,7 +74,7 @@ def check(config: Path, *, only: str | None = None, now: datetime | None = None)
         report.hints += _unread_files(reader)
         for fatal, problem in _calendars(reader, today=(now or datetime.now(UTC)).date()):
             (found if fatal else report.hints).append(problem)
-    report.hints += _hints(reader, report)
+    report.hints += [*_hints(reader, report), *_over(reader, report.batches, now=now or datetime.now(UTC))]
     for fatal, problem in _keys(reader, report.batches, now=now or datetime.now(UTC)):
         (found if fatal else report.hints).append(problem)
     report.problems = _ordered([*found, *_naming_problem(reader), *reader.maintenance_problems()])
@@ -165,6 +165,15 @@ def _keys(reader: ConfigReader, batches: list[Batch], *, now: datetime) -> Itera
             told = file.packing.key_problems(config=reader.config, now=now, ahead=AHEAD, connections=False)
             for one in told:
                 yield one.fatal, _hint(reader, batch, (kind, index, "encrypt"), str(one))
+
+
+def _over(reader: ConfigReader, batches: list[Batch], *, now: datetime) -> Iterator[Problem]:
+    """Point out schedules that are over; one that never departs is a problem, and its batch is not loaded."""
+    for batch in batches:
+        found = batch.over(now=now)
+        if found is not None:
+            told = f"{found}; leads that still come wait until somebody triggers the DAG"
+            yield _hint(reader, batch, ("schedule",), told)
 
 
 def _same_names(reader: ConfigReader, batch: Batch, same: list[str]) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from leadferry.batch.yaml_file import YamlFile, read_yaml
 from leadferry.errors import BatchConfigError
 from leadferry.formats.xml_schema import FOLDER
 from leadferry.schedule.calendar import Calendar
+from leadferry.schedule.ending import ended
 from leadferry.schedule.library import expand
 from leadferry.schedule.zones import zone_names
 from leadferry.units import Duration
@@ -128,6 +129,7 @@ class ConfigReader:
             problems += [problem for problem in more if (problem.file, problem.path) not in told]
         if problems:
             raise BatchFileError.of(problems)
+        _refuse_if_it_never_departs(batch, merged.layers)
         return self._with_mail_groups(batch, merged)
 
     def _with_mail_groups(self, batch: Batch, merged: Merged) -> Batch:
@@ -406,6 +408,16 @@ def _with_mapping(file: YamlFile) -> YamlFile:
 
 def _problem(file: YamlFile, path: tuple[str | int, ...], text: str, *, line: int | None = None) -> Problem:
     return Problem(file=file.shown, line=line or (file.key_line(path) if path else 1), path=path, text=text)
+
+
+def _refuse_if_it_never_departs(batch: Batch, layers: Sequence[Layer]) -> None:
+    """Refuse here what Airflow would refuse for all batches of a DAG file at once. One that is over still has its runs."""
+    if not batch.enabled:
+        return
+    found = ended(batch.schedule, timezone=batch.timezone, now=datetime.now(UTC), batch_id=batch.id)
+    if found is not None and found.last is None:
+        layer, written = locate(("schedule",), layers)
+        raise _error(layer.file, (*layer.start, *written), str(found))
 
 
 def _error(

@@ -7,7 +7,7 @@ so that the model is the *effective* configuration: it is what is frozen into th
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -32,6 +32,7 @@ from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import Rule
 from leadferry.mapping.sources import CHANGE
 from leadferry.schedule import Calendar, Schedule, Zone
+from leadferry.schedule.ending import Ended, ended
 from leadferry.units import Duration
 
 
@@ -232,6 +233,18 @@ class Batch(_Model):
     def calendar(self) -> Calendar | None:
         """The calendar of its schedule."""
         return None if self.schedule == "manual" else self.schedule.calendar
+
+    @property
+    def departs_at_events(self) -> bool:
+        """Whether it also departs for another reason than the time."""
+        on_asset = self.schedule != "manual" and self.schedule.on_asset is not None
+        return on_asset or self.conditions.depart_early is not None
+
+    def over(self, *, now: datetime) -> Ended | None:
+        """Say that it departs no more by itself although it is enabled and has a timetable; None while it does."""
+        if not self.enabled or self.departs_at_events:
+            return None
+        return ended(self.schedule, timezone=self.timezone, now=now, batch_id=self.id)
 
     @property
     def schedule_zone(self) -> str:

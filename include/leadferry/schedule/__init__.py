@@ -10,6 +10,7 @@ Pure calendar arithmetic: no Airflow, no database, no clock of its own.
 * `library`: schedules that have a name.
 * `instants`: from a local wall-clock time to the one instant it means, on DST nights too.
 * `plan`: the departures of a schedule, forwards and backwards.
+* `ending`: whether any are to come.
 
 A new way to choose days is a new model in `days` that answers `between(first, last)`; nothing below it changes.
 """

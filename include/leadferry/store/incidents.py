@@ -36,6 +36,8 @@ class Kind(StrEnum):
     """Too many leads wait."""
     AGE = "age"
     """A lead waits for too long."""
+    OVER = "over"
+    """Leads wait for a batch whose schedule is over."""
     KEY_EXPIRES = "key_expires"
     """A key will soon be of no use."""
     KEY_UNUSABLE = "key_unusable"

@@ -26,6 +26,9 @@ from leadferry.watch.settings import notify_of_last_resort
 RECOVERY_TAKES = timedelta(minutes=30)
 """How long `leadferry.watch.recover` may try before a person is asked about an abandoned delivery."""
 
+PATIENCE = timedelta(hours=1)
+"""How long the last departure of a schedule has for its leads, where the batch has no deadline."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
@@ -99,6 +102,10 @@ class Look:
         if batch.watch.max_age is not None and self.now - waiting.oldest > batch.watch.max_age:
             told = f"{seen}; none should wait longer than {spoken(batch.watch.max_age)}. {advice}."
             yield self._finding(batch.id, Kind.AGE, told, since=waiting.oldest + batch.watch.max_age)
+        over = batch.over(now=self.now - (batch.deadline or PATIENCE))
+        if over is not None and over.last is not None:
+            told = f"{waiting.leads} leads wait for batch {batch.id}, and {over}: nothing takes them any more. Trigger the DAG {batch.dag_id}, or give the schedule new days. {advice}."
+            yield self._finding(batch.id, Kind.OVER, told, since=max(waiting.oldest, over.last.utc))
 
     def _keys(self, batch: Batch) -> Iterator[Finding]:
         for _, _, file in batch.files_and_bundles:

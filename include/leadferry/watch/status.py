@@ -34,7 +34,8 @@ COLUMNS = (
 def status(database: Database, config: Path, *, now: datetime) -> list[dict[str, Any]]:
     """Return a row with `COLUMNS` for every batch that has a file or ever departed, in the order of their ids.
 
-    The state is `enabled`, `disabled`, `broken` (the file cannot be loaded) or `removed` (there is none any more).
+    The state is `enabled`, `disabled`, `over` (its last departure was), `broken` (the file cannot be loaded) or `removed`
+    (there is none any more).
 
     Args:
         database: the lead store.
@@ -77,10 +78,16 @@ def _of_the_file(batch: Batch | None, now: datetime, *, is_there: bool) -> dict[
     return {
         "name": batch.name,
         "recipient": batch.recipient.id,
-        "state": "enabled" if batch.enabled else "disabled",
+        "state": _state(batch, now),
         "schedule": str(batch.schedule),
         "next_departure": upcoming.local if upcoming else None,
     }
+
+
+def _state(batch: Batch, now: datetime) -> str:
+    if not batch.enabled:
+        return "disabled"
+    return "enabled" if batch.over(now=now) is None else "over"
 
 
 def _stopped(database: Database) -> Mapping[tuple[str, str | None], list[str]]:

@@ -435,7 +435,7 @@ CREATE TABLE watched (
 CREATE TABLE incident (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     batch text NOT NULL,
-    kind text NOT NULL CHECK (kind IN ('broken', 'missing', 'late', 'doubt', 'held', 'depth', 'age',
+    kind text NOT NULL CHECK (kind IN ('broken', 'missing', 'late', 'doubt', 'held', 'depth', 'age', 'over',
                                        'key_expires', 'key_unusable')),
     since timestamptz NOT NULL,
     noticed_at timestamptz NOT NULL,
