@@ -9,12 +9,14 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from leadferry.batch.check import check
 from leadferry.batch.load import load_all, load_batch
 from leadferry.batch.model import Batch
 from leadferry.batch.problems import BatchFileError
 from leadferry.batch.yaml_file import parse_yaml
+from leadferry.cli import app
 from leadferry.schedule import departures
 from leadferry.schedule.calendar_file import CalendarFile
 from leadferry.schedule.fiscal import FiscalYear
@@ -163,7 +165,7 @@ def test_a_csv_file_gives_its_dates_and_their_names(config):
         (
             "d.ics",
             b"BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART;VALUE=DATE:2026\nEND:VEVENT\n",
-            2,
+            3,
             "cannot be understood",
         ),
     ],
@@ -363,13 +365,110 @@ def test_a_calendar_that_cannot_be_meant_is_told_with_its_line(config, text, lin
     assert said in told
 
 
-def test_a_broken_calendar_breaks_its_batches_and_no_other(config):
-    config.write("calendars/own.yaml", "closed: [{country: XX}]")
-    config.refused()
+EVENT = """\
+BEGIN:VCALENDAR
+BEGIN:VEVENT
+SUMMARY:Outing
+DTSTART;VALUE=DATE:20260105
+{}
+END:VEVENT
+END:VCALENDAR
+"""
+"""A test fills in its fifth line."""
+
+BROKEN = {
+    "country": ("closed:\n  - {country: XX}", {}, "own.yaml:2", "'XX' is no country"),
+    "subdivision": ("closed:\n  - {country: US, subdivision: ZZ}", {}, "own.yaml:2", "'ZZ' is not known in US; known: AK,"),
+    "kind of holiday": ("closed:\n  - {country: US, categories: [bank]}", {}, "own.yaml:2", "'bank' is not known for US; known: "),
+    "exchange": ("closed:\n  - {market: NYSX}", {}, "own.yaml:2", "'NYSX' is no exchange"),
+    "holiday without": ("closed:\n  - {country: US, without: [Labour Day]}", {}, "own.yaml:2", "'Labour Day'"),
+    "file missing": ("closed: [{file: gone.csv}]", {}, "gone.csv:1", "there is no such file"),
+    "csv date": ("closed: [{file: d.csv}]", {"d.csv": "date\n2026-01-01\n2026-02-30\n"}, "d.csv:3", "'2026-02-30' is no date such as 2026-12-25"),
+    "csv short line": ("closed: [{file: d.csv}]", {"d.csv": "name,date\na,2026-01-01\nb\n"}, "d.csv:3", "'' is no date"),
+    "csv column": ("closed: [{file: d.csv, column: day}]", {"d.csv": "date\n"}, "d.csv:1", "no column 'day'; the header has date"),
+    "ics frequency": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("RRULE:FREQ=OFTEN")}, "d.ics:5", "Expected frequency, got: OFTEN"),
+    "ics no frequency": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("RRULE:BYDAY=MO")}, "d.ics:5", "FREQ= and one of"),
+    "ics each second": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("RRULE:FREQ=SECONDLY")}, "d.ics:5", "FREQ= and one of"),
+    "ics standstill": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("RRULE:FREQ=DAILY;INTERVAL=0")}, "d.ics:5", "INTERVAL must be 1 or more"),
+    "ics rule": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("RRULE:FREQ=MONTHLY;BYDAY=XX")}, "d.ics:5", "cannot be understood"),
+    "ics end": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("DTEND;VALUE=DATE:2026xx")}, "d.ics:5", "cannot be understood"),
+    "ics ends first": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("DTEND;VALUE=DATE:20260101")}, "d.ics:5", "it ends before it begins"),
+    "ics exception": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("RRULE:FREQ=DAILY;COUNT=3\nEXDATE:abc")}, "d.ics:6", "cannot be understood"),
+    "ics more dates": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("RDATE;VALUE=DATE:2026xx")}, "d.ics:5", "cannot be understood"),
+    "ics line": ("closed: [{file: d.ics}]", {"d.ics": EVENT.format("nonsense")}, "d.ics:5", "cannot be understood"),
+    "fiscal month 13": ("name: x\nfiscal:\n  starts: 13-01", {}, "own.yaml:3", "'13-01'; the year begins on a month and a day up to 28"),
+    "fiscal day 31": ("fiscal: {starts: '04-31'}", {}, "own.yaml:1", "'04-31'; the year begins on"),
+    "fiscal leap day": ("fiscal: {starts: '02-29'}", {}, "own.yaml:1", "'02-29'; the year begins on"),
+    "fiscal number": ("fiscal: {starts: 13}", {}, "own.yaml:1", "13; the year begins on"),
+    "fiscal weeks": ("fiscal: {weeks: 4-4-4}", {}, "own.yaml:1", "allowed: 4-4-5, 4-5-4, 5-4-4"),
+    "weekend": ("weekend: [mon, tue, wed, thu, fri, sat, sun]", {}, "own.yaml:1", "leaves nothing open"),
+    "weekend of two": (
+        "closed:\n  - {calendar: one}\n  - {calendar: two}",
+        {"one.yaml": "weekend: [mon, tue, wed, thu]", "two.yaml": "weekend: [fri, sat, sun]"},
+        "own.yaml:1", "a weekend of seven days leaves nothing open",
+    ),
+    "weekday": ("weekend: [saturday]", {}, "own.yaml:1", "allowed: mon, tue,"),
+    "half day closed": ("closed:\n  - {dates: 2026-12-24}\nhalf_days: {2026-12-24: '13:00'}", {}, "own.yaml:3", "2026-12-24 is closed (company day), so it is no half day"),
+    "half day weekend": ("half_days: {2026-12-26: '13:00'}", {}, "own.yaml:1", "2026-12-26 is closed (weekend)"),
+    "half day that is none": ("half_days: {2026-02-30: '13:00'}", {}, "own.yaml:1", "'2026-02-30' is no day"),
+    "half day every year": ("half_days: {02-30: '13:00'}", {}, "own.yaml:1", "'02-30' is no day"),
+    "half day month 13": ("half_days: {13-01: '13:00'}", {}, "own.yaml:1", "'13-01' is no day"),
+    "half day time": ("half_days: {12-24: '25:00'}", {}, "own.yaml:1", "is '25:00'"),
+    "company day": ("closed:\n  - {dates: 2026-02-30}", {}, "own.yaml:2", "2026-02-30"),
+    "company day every year": ("closed:\n  - {dates: 02-30}", {}, "own.yaml:2", "'02-30' is no day"),
+    "hours turned around": ("hours: {opens: '17:00', closes: '09:00'}", {}, "own.yaml:1", "closes must be later than opens"),
+    "hours of no length": ("hours: {opens: '09:00', closes: '09:00'}", {}, "own.yaml:1", "closes must be later than opens"),
+    "hours twice": ("hours: [{opens: '09:00', closes: '12:00'}, {opens: '11:00', closes: '17:00'}]", {}, "own.yaml:1", "must be a mapping"),
+    "hours without end": ("hours: {opens: '09:00'}", {}, "own.yaml:1", "'closes' is missing"),
+    "intersection of nothing": ("closed:\n  - {all_of: []}", {}, "own.yaml:2", "at least 2"),
+    "intersection of one": ("closed:\n  - {all_of: [one]}", {"one.yaml": "name: x"}, "own.yaml:2", "at least 2"),
+    "intersection with itself": ("closed:\n  - {all_of: [one, one]}", {"one.yaml": "name: x"}, "own.yaml:2", "'one' stands twice"),
+    "intersection of unknowns": ("closed:\n  - {all_of: [one, two]}", {}, "own.yaml:1", "'one' is not known"),
+    "blackout of a week": ("blackouts:\n  - {starts: '00:00', ends: '12:00'}\n  - {starts: '12:00', ends: '00:00'}", {}, "own.yaml:1", "the blackouts leave no time"),
+    "blackout of all hours": ("name: x\nhours: {opens: '09:00', closes: '17:00'}\nblackouts:\n  - {starts: '08:00', ends: '18:00'}", {}, "own.yaml:3", "the blackouts leave no time"),
+    "blackouts of two": (
+        "closed: [{calendar: one}]\nblackouts:\n  - {starts: '00:00', ends: '12:00'}",
+        {"one.yaml": "blackouts:\n  - {starts: '12:00', ends: '00:00'}"},
+        "own.yaml:2", "the blackouts leave no time",
+    ),
+}  # fmt: skip
+"""What is wrong → the calendar, the files beside it, where it is told, and what is said."""
+
+
+@pytest.mark.req("R037", "R040", "R041")
+@pytest.mark.parametrize("wrong", BROKEN)
+def test_a_broken_calendar_is_told_with_file_and_line_and_breaks_its_batches_and_no_other(
+    config, monkeypatch, wrong
+):
+    text, beside, place, said = BROKEN[wrong]
     config.batch('{at: ["09:00"]}', name="other")
+    config.write("batches/daily.yaml", BATCH.format(schedule='{at: ["09:00"], calendar: own}'))
+    for name, content in {"own.yaml": text, **beside}.items():
+        config.write(f"calendars/{name}", content)
+
+    monkeypatch.setenv("LEADFERRY_CONFIG", str(config.folder))
+    done = CliRunner().invoke(app, ["check"])
     batches, errors = load_all(config.folder)
-    assert [batch.id for batch in batches] == ["other"]
+
+    assert done.exit_code == 1
+    assert [one.id for one in batches] == ["other"]
     assert len(errors) == 1
+    told = [line for line in done.stdout.splitlines() if said in line]
+    assert told, done.stdout
+    assert all(line.startswith(f"config/calendars/{place}:") for line in told)
+
+
+def test_a_half_day_that_falls_on_a_weekend_in_some_years_is_none_in_those(config):
+    assert config.calendar("half_days: {12-24: '13:00', 02-29: '12:00'}").half_days
+
+
+def test_an_event_may_have_further_dates(config):
+    more = EVENT.format(
+        "RRULE:FREQ=WEEKLY;COUNT=2\nRDATE;VALUE=DATE:20260202,20260303\nEXDATE;VALUE=DATE:20260112"
+    )
+    config.write("calendars/d.ics", more)
+    closed = config.calendar("closed: [{file: d.ics}]").closed
+    assert [f"{day:%m-%d}" for day in closed] == ["01-05", "02-02", "03-03"]
 
 
 def test_a_batch_with_a_calendar_survives_being_frozen_as_json(config):
