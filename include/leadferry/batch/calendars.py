@@ -16,7 +16,7 @@ from leadferry.batch.files import ID_PATTERN
 from leadferry.batch.problems import BatchFileError, Problem, did_you_mean
 from leadferry.batch.yaml_file import YamlFile
 from leadferry.schedule.calendar import Calendar
-from leadferry.schedule.calendar_file import CalendarFile, Surroundings, years_around
+from leadferry.schedule.calendar_file import CalendarFaultError, CalendarFile, Surroundings, years_around
 from leadferry.schedule.date_files import DateFileError
 from leadferry.schedule.library import BUILT_IN
 
@@ -112,6 +112,8 @@ class CalendarReader:
             return written.resolve(calendar_id, around)
         except DateFileError as error:
             raise self._of_date_file(read, error) from None
+        except CalendarFaultError as error:
+            raise _error(read, error.key, error.text) from None
         finally:
             self._under_way.pop()
 

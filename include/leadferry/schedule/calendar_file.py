@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from leadferry.schedule.calendar import Blackout, Calendar, Hours
 from leadferry.schedule.clock import WEEKDAYS, Clock, Weekday
@@ -16,6 +27,7 @@ from leadferry.schedule.date_files import DateFileError, csv_dates, ics_dates
 from leadferry.schedule.fiscal import FiscalYear
 from leadferry.schedule.holiday_lists import (
     DatesFound,
+    check_categories,
     check_country,
     check_market,
     country_holidays,
@@ -28,6 +40,25 @@ YEARS_AHEAD = 5
 
 _DAY = timedelta(days=1)
 _YEARLY = r"^(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$"
+_LEAP_YEAR = 2024
+
+
+class CalendarFaultError(ValueError):
+    """What a calendar comes down to cannot be meant; says under which key."""
+
+    def __init__(self, text: str, *, key: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.key = key
+
+
+def _check_day(written: str) -> str:
+    """Refuse 02-30 and 2026-02-30; 02-29 comes in some years."""
+    try:
+        date.fromisoformat(written if written.count("-") > 1 else f"{_LEAP_YEAR}-{written}")
+    except ValueError:
+        raise ValueError(f"{written!r} is no day such as 2026-12-24, or 12-24 for every year") from None
+    return written
 
 
 def years_around(today: date) -> range:
@@ -61,6 +92,7 @@ class Country(_Model):
     @model_validator(mode="after")
     def _is_known(self) -> Self:
         check_country(self.country, self.subdivision)
+        check_categories(self.country, self.categories)
         if self.without:
             without(self.find(years_around(date(2026, 1, 1))).closed, self.without)
         return self
@@ -141,7 +173,7 @@ class CompanyDays(_Model):
     """Days of one's own: single dates, or dates that come every year."""
 
     dates: Annotated[
-        tuple[date | Annotated[str, Field(pattern=_YEARLY)], ...],
+        tuple[date | Annotated[str, Field(pattern=_YEARLY), AfterValidator(_check_day)], ...],
         BeforeValidator(_check_days, json_schema_input_type=list[str] | str),
         Field(min_length=1),
     ] = Field(description="2026-12-24, or 12-24 for every year, or a list.")
@@ -177,6 +209,13 @@ class Intersection(_Model):
     all_of: tuple[str, ...] = Field(
         min_length=2, description="Other files of config/calendars, without .yaml."
     )
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        twice = [one for one, count in Counter(self.all_of).items() if count > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} stands twice in all_of")
+        return self
 
 
 _KEYS = {
@@ -216,6 +255,9 @@ Source = Annotated[
 """Where closed days come from."""
 
 
+_NOTHING_OPEN = "a weekend of seven days leaves nothing open"
+
+
 class CalendarFile(_Model):
     """One calendar as it is written: `config/calendars/<id>.yaml`."""
 
@@ -230,7 +272,9 @@ class CalendarFile(_Model):
     open: tuple[date, ...] = Field(
         default=(), description="Days on which work goes on in spite of everything above."
     )
-    half_days: dict[Annotated[str, Field(pattern=r"^(\d{4}-)?\d\d-\d\d$")], Clock] = Field(
+    half_days: dict[
+        Annotated[str, Field(pattern=r"^(\d{4}-)?\d\d-\d\d$"), AfterValidator(_check_day)], Clock
+    ] = Field(
         default={},
         description='The latest time on single days: {2026-12-24: "13:00"}, or 12-24 for every year.',
     )
@@ -253,7 +297,7 @@ class CalendarFile(_Model):
     @model_validator(mode="after")
     def _somebody_works(self) -> Self:
         if self.weekend is not None and len(set(self.weekend)) == len(WEEKDAYS):
-            raise ValueError("a weekend of seven days leaves nothing open")
+            raise ValueError(_NOTHING_OPEN)
         return self
 
     def needs(self) -> list[str]:
@@ -271,8 +315,20 @@ class CalendarFile(_Model):
 
         Raises:
             DateFileError: a file of dates cannot be read.
+            CalendarFaultError: no time is left to work in, or a closed day is a half day.
         """
-        return _Resolution(file=self, around=around).calendar(calendar_id)
+        if len(_Resolution(file=self, around=around).weekend()) == len(WEEKDAYS):
+            raise CalendarFaultError(_NOTHING_OPEN, key="closed")
+        try:
+            calendar = _Resolution(file=self, around=around).calendar(calendar_id)
+        except ValidationError as error:  # only together can it be seen whether blackouts leave any time
+            told = "; ".join(str(one["ctx"]["error"]) for one in error.errors())
+            raise CalendarFaultError(told, key="blackouts") from None
+        for day in self.half_days:
+            why = calendar.why_closed(date.fromisoformat(day)) if day.count("-") > 1 else None
+            if why:
+                raise CalendarFaultError(f"{day} is closed ({why}), so it is no half day", key="half_days")
+        return calendar
 
 
 @dataclass(kw_only=True)
@@ -286,7 +342,7 @@ class _Resolution:
     untils: list[date] = field(default_factory=list)
 
     def calendar(self, calendar_id: str) -> Calendar:
-        weekend = self._weekend()
+        weekend = self.weekend()
         opened = set(self.file.open) | self._opened_by_others()
         for source in self.file.closed:
             self._add(source, weekend=weekend)
@@ -317,7 +373,8 @@ class _Resolution:
         """Return the calendars of which this one takes everything."""
         return [self.around.other(one.calendar) for one in self.file.closed if isinstance(one, Another)]
 
-    def _weekend(self) -> set[Weekday]:
+    def weekend(self) -> set[Weekday]:
+        """Return the file's own weekend, or that of the calendars it is made of."""
         if self.file.weekend is not None:
             return set(self.file.weekend)
         parts = [set(one.weekend) for one in self._others()]

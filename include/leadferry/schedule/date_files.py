@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 from leadferry.schedule.holiday_lists import DatesFound
+from leadferry.schedule.recurrence import check_pace
 
 _LONGEST_EVENT = 366
+_READ = {"DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "SUMMARY"}
+"""What is read of an event; a fault in anything else does not matter."""
+_FAULTS = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 _DAY = timedelta(days=1)
 
 
@@ -91,7 +96,7 @@ def ics_dates(file: Path, *, years: range) -> DatesFound:
     """Return the days of all events in an ICS file; recurring ones within the years.
 
     Raises:
-        DateFileError: an event cannot be understood; says its first line.
+        DateFileError: an event cannot be understood; says the line, or the event's first one when no single line is to blame.
     """
     from icalendar import Event
 
@@ -101,13 +106,12 @@ def ics_dates(file: Path, *, years: range) -> DatesFound:
         for line, block in _events(list(lines)):
             try:
                 event = Event.from_ical(block)
-                start, days = _first_day(event), _length(event)
-                name = str(event.get("SUMMARY", file.stem))
-                firsts = _recurring(event, start, years=years) if "RRULE" in event else [start]
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                raise DateFileError(f"this event cannot be understood: {error}", line=line) from None
+                days = _days_of(event, years=years)
+            except _FAULTS as error:
+                at = line + _broken_line(block, years=years)
+                raise DateFileError(f"this event cannot be understood: {error}", line=at) from None
             recurs = recurs or "RRULE" in event
-            closed.update({first + number * _DAY: name for first in firsts for number in range(days)})
+            closed.update(dict.fromkeys(days, str(event.get("SUMMARY", file.stem))))
     until = date(years[-1], 12, 31) if recurs else max(closed, default=None)
     return DatesFound(closed=dict(sorted(closed.items())), known_until=until)
 
@@ -132,6 +136,42 @@ def _events(lines: list[str]) -> Iterator[tuple[int, str]]:
         raise DateFileError("this event does not end: END:VEVENT is missing", line=begun)
 
 
+def _days_of(event: Any, *, years: range) -> list[date]:
+    """Return the days that an event closes.
+
+    Raises:
+        Exception: one of `_FAULTS`; the foreign ones are those of icalendar and dateutil.
+    """
+    broken = [told for name, told in event.errors if name is None or name in _READ]
+    if broken:
+        raise ValueError(broken[0])
+    start, length = _first_day(event), _length(event)
+    left_out = _listed(event, "EXDATE")
+    firsts = _recurring(event, start, years=years) if "RRULE" in event else {start}
+    firsts = (firsts | _listed(event, "RDATE")) - left_out
+    return [first + number * _DAY for first in sorted(firsts) for number in range(length)]
+
+
+def _broken_line(block: str, *, years: range) -> int:
+    """Return which line of an event cannot be understood, counted from its first one; 0 when no line is wrong by itself."""
+    from icalendar import Event
+
+    lines = block.splitlines()
+    begins = [n for n, one in enumerate(lines) if one[:1] not in {" ", "\t"}]
+    parts = {n: lines[n:following] for n, following in zip(begins, [*begins[1:], len(lines)], strict=True)}
+    named = {n: re.split("[:;]", lines[n], maxsplit=1)[0].upper() for n in begins}
+    first_days = [n for n in begins if named[n] == "DTSTART"]
+    others = [n for n in begins if n not in first_days and named[n] not in {"BEGIN", "END"}]
+    for number in [*first_days, *others] if first_days else []:
+        told = parts[number] if number in first_days else [*parts[first_days[0]], *parts[number]]
+        try:
+            alone = "".join(f"{one}\r\n" for one in ["BEGIN:VEVENT", *told, "END:VEVENT"])
+            _days_of(Event.from_ical(alone), years=years)
+        except _FAULTS:
+            return number
+    return 0
+
+
 def _first_day(event: Any) -> date:
     if "DTSTART" not in event:
         raise ValueError("DTSTART is missing")
@@ -142,11 +182,15 @@ def _length(event: Any) -> int:
     """Return how many days an event covers; its end is not part of it."""
     start = event.decoded("DTSTART")
     end = event.decoded("DTEND") if "DTEND" in event else None
+    if end is None and "DURATION" in event:
+        end = start + event.decoded("DURATION")
     if end is None:
         return 1
     last = _as_day(end)
     if isinstance(end, datetime) and end.time() != time():
         last += _DAY
+    if last < _as_day(start):
+        raise ValueError("it ends before it begins")
     days = max((last - _as_day(start)).days, 1)
     if days > _LONGEST_EVENT:
         raise ValueError("it lasts longer than a year")
@@ -159,21 +203,22 @@ def _as_day(moment: Any) -> date:
     return moment.date() if isinstance(moment, datetime) else moment
 
 
-def _recurring(event: Any, start: date, *, years: range) -> list[date]:
+def _recurring(event: Any, start: date, *, years: range) -> set[date]:
     from dateutil.rrule import rrulestr
 
     rule = event["RRULE"].to_ical().decode()
+    check_pace(rule)
     if "UNTIL=" in rule:  # dateutil wants the zone of UNTIL to be that of DTSTART, which is a plain day here
         rule = ";".join(
             f"UNTIL={part[6:14]}" if part.startswith("UNTIL=") else part for part in rule.split(";")
         )
     found = rrulestr(rule, dtstart=datetime.combine(start, time()))
     days = found.between(datetime(years[0], 1, 1), datetime(years[-1], 12, 31), inc=True)  # noqa: DTZ001  # days
-    left_out = _exceptions(event)
-    return [day.date() for day in days if day.date() not in left_out]
+    return {day.date() for day in days}
 
 
-def _exceptions(event: Any) -> set[date]:
-    listed = event.get("EXDATE", [])
+def _listed(event: Any, name: str) -> set[date]:
+    """Return the dates of EXDATE or RDATE, which may stand several times."""
+    listed = event.get(name, [])
     groups = listed if isinstance(listed, list) else [listed]
     return {_as_day(one.dt) for group in groups for one in group.dts}

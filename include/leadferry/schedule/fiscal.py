@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import accumulate
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from leadferry.schedule.clock import WEEKDAYS, Weekday
 
@@ -33,14 +34,24 @@ class FiscalPeriod:
         return (self.number + 2) // 3
 
 
+_STARTS = r"^(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])$"
+
+
+def _check_start(value: Any) -> Any:
+    if not isinstance(value, str) or re.fullmatch(_STARTS, value) is None:
+        told = f'is {value!r}; the year begins on a month and a day up to 28, in quotes, such as "04-01"'
+        raise ValueError(told)
+    return value
+
+
 class FiscalYear(BaseModel):
     """When the company's year begins and how it is divided."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    starts: Annotated[str, Field(pattern=r"^(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])$")] = Field(
-        default="01-01", description="Month and day on which the year begins, such as 04-01."
-    )
+    starts: Annotated[
+        str, Field(pattern=_STARTS), BeforeValidator(_check_start, json_schema_input_type=str)
+    ] = Field(default="01-01", description="Month and day on which the year begins, such as 04-01.")
     weeks: Literal["4-4-5", "4-5-4", "5-4-4"] | None = Field(
         default=None,
         description="Months of whole weeks, each quarter divided so; calendar months when left out.",

@@ -45,6 +45,20 @@ def check_country(country: str, subdivision: str | None) -> None:
         raise ValueError(f"{subdivision!r} is not known in {country}; known: {allowed}{hint}")
 
 
+def check_categories(country: str, categories: tuple[str, ...]) -> None:
+    """Refuse kinds of holidays that the package does not know for a country it knows.
+
+    Raises:
+        ValueError: names what is known.
+    """
+    import holidays
+
+    known = sorted(holidays.country_holidays(country).supported_categories)
+    unknown = next((one for one in categories if one not in known), None)
+    if unknown is not None:
+        raise ValueError(f"the category {unknown!r} is not known for {country}; known: {', '.join(known)}")
+
+
 def check_market(market: str) -> None:
     """Refuse what the package does not know.
 

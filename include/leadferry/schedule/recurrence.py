@@ -31,6 +31,23 @@ class Occurrences:
         return self._known[bisect_left(self._known, first) : bisect_right(self._known, last)]
 
 
+def check_pace(rule: str) -> dict[str, str]:
+    """Return the parts of a rule that goes on by at least a day at a time; another could be counted for ever.
+
+    Args:
+        rule: with or without `RRULE:` in front.
+
+    Raises:
+        ValueError: it stands still, or goes on by hours or less.
+    """
+    parts = dict(part.split("=", 1) for part in rule.upper().removeprefix("RRULE:").split(";") if "=" in part)
+    if parts.get("FREQ") not in _FREQUENCIES:
+        raise ValueError(f"rrule must begin with FREQ= and one of {', '.join(_FREQUENCIES)}")
+    if not re.fullmatch(r"0*[1-9]\d*", parts.get("INTERVAL", "1")):
+        raise ValueError("rrule's INTERVAL must be 1 or more")
+    return parts
+
+
 @lru_cache(maxsize=256)
 def occurrences(rule: str, starting: date) -> Occurrences:
     """Return the days of an RRULE.
@@ -44,14 +61,10 @@ def occurrences(rule: str, starting: date) -> Occurrences:
     """
     from dateutil.rrule import rrulestr
 
-    parts = dict(part.split("=", 1) for part in rule.upper().removeprefix("RRULE:").split(";") if "=" in part)
-    if parts.get("FREQ") not in _FREQUENCIES:
-        raise ValueError(f"rrule must begin with FREQ= and one of {', '.join(_FREQUENCIES)}")
+    parts = check_pace(rule)
     named = [name for name in _TIME_PARTS if name in parts]
     if named:
         raise ValueError(f"rrule chooses days; leave {', '.join(named)} out and write the times under at")
-    if not re.fullmatch(r"0*[1-9]\d*", parts.get("INTERVAL", "1")):
-        raise ValueError("rrule's INTERVAL must be 1 or more")
     if rule != "".join(rule.split()):
         raise ValueError("rrule must be a single rule without spaces")
     try:
