@@ -29,6 +29,16 @@ quietly() {
     fi
 }
 
+# Says every quarter of a minute how far an installation is, until it is stopped.
+tell_progress() {
+    local before total
+    before=$(grep -c '^Collecting ' "$log" || true)
+    total=$(grep -c '==' "$1")
+    while sleep 15 && kill -0 $$ 2>/dev/null; do
+        echo "  $(($(grep -c '^Collecting ' "$log") - before)) of $total packages found" >&2
+    done
+}
+
 # Makes .venv; where the system's Python comes without ensurepip, its pip (if there is one) fills the gap.
 make_venv() {
     local python
@@ -58,7 +68,7 @@ fingerprint() {
 # make_environment requirements.txt: brings .venv to what that file pins; at once when it is there already.
 # With LEADFERRY_VENV set, that environment is used as it is, with this checkout's code.
 make_environment() {
-    local requirements=$1 stamp
+    local requirements=$1 stamp progress failed=
     if [ -n "${LEADFERRY_VENV:-}" ]; then
         venv=$LEADFERRY_VENV
         if [ ! -x "$venv/bin/python" ]; then
@@ -79,8 +89,12 @@ make_environment() {
         make_venv || return 1
     fi
     echo "Installing $requirements into .venv; the first time this takes some minutes." >&2
+    tell_progress "$project/$requirements" &
+    progress=$!
     # No cache: nothing outside the project folder is written, whatever HOME is.
-    quietly "$venv/bin/python" -m pip install --no-cache-dir --disable-pip-version-check -r "$project/$requirements" || return 1
+    quietly "$venv/bin/python" -m pip install --no-cache-dir --disable-pip-version-check -r "$project/$requirements" || failed=1
+    kill "$progress" 2>/dev/null || true
+    [ -z "$failed" ] || return 1
     quietly "$venv/bin/python" -m pip install --no-cache-dir --disable-pip-version-check --no-deps -e "$project" || return 1
     fingerprint "$requirements" >"$stamp"
 }

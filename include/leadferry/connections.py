@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,11 @@ def is_at_home() -> bool:
 
 
 def _from_airflow() -> str:
-    from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowException
+    with redirect_stdout(
+        sys.stderr
+    ):  # on import Airflow takes standard output for its log, where a command's answer goes
+        from airflow.sdk import Connection
+        from airflow.sdk.exceptions import AirflowException
 
     try:
         found = Connection.get(CONNECTION_ID)

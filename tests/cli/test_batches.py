@@ -352,6 +352,20 @@ def test_answers_with_quotes_and_colons_stay_what_they_are(config):
 
 def test_what_would_not_load_is_not_made(config):
     assert "nobody" in refusal("batches", "new", "x", "--yes", "--recipient", "nobody")
+
+
+def test_a_new_batch_takes_its_name_from_its_id_and_the_only_recipient_there_is(config):
+    assert run("batches", "new", "beta_daily", "--yes", "--type", "folder", "--to", "/mnt").exit_code == 0
+    batch = load(config, "beta_daily")
+    assert (batch.name, batch.recipient.id) == ("Beta daily", "acme")
+
+
+def test_among_several_recipients_none_is_guessed(config):
+    (config / "recipients" / "beta.yaml").write_text("name: Beta\n")
+    result = run("batches", "new", "beta_daily", "--yes", "--type", "folder")
+    assert result.exit_code == 2
+    assert "--recipient: acme, beta" in result.output
+    assert not list((config / "batches").iterdir())
     assert not (config / "batches" / "x.yaml").exists()
 
 

@@ -44,7 +44,7 @@ def run(monkeypatch, store_url, tmp_path, inbox):
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         assert done.exit_code == code, done.output
-        return done.output
+        return done.output if code else done.stdout
 
     return run
 

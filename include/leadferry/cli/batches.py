@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leadferry.cli.output import AsJson, show
+from leadferry.cli.output import AsJson, aside, show
 
 if TYPE_CHECKING:
     from leadferry.batch.model import Batch
@@ -97,7 +97,7 @@ def new(  # noqa: PLR0913 - one option for each question
     if scenario is not None:
         text = _from_scenario(scenario, given)
     else:
-        text = scaffold.batch_text(_answers(given, config=config_folder(), ask=not yes))
+        text = scaffold.batch_text(_answers(batch, given, config=config_folder(), ask=not yes))
     file = change.create(config_folder(), batch, text, by=_author())
     typer.echo(
         f"{file}\nNext: leadferry check {batch}; leadferry batches test {batch}; leadferry batches enable {batch}"
@@ -114,14 +114,20 @@ def _from_scenario(scenario: str, given: dict[str, Any]) -> str:
     return edit.changed(text, changes)
 
 
-def _answers(given: dict[str, Any], *, config: Path, ask: bool) -> Any:
+def _answers(batch_id: str, given: dict[str, Any], *, config: Path, ask: bool) -> Any:
     from leadferry.batch.load import recipient_files
     from leadferry.lifecycle.scaffold import GROUPS, QUESTIONS, answers_from
 
-    if not ask:
-        return answers_from(given)
     recipients = [file.stem for file in recipient_files(config)]
-    defaults = answers_from({"recipient": recipients[0] if recipients else None})
+    only_one = recipients[0] if len(recipients) == 1 else None
+    if not ask:
+        if given["recipient"] is None and only_one is None:
+            known = (
+                f": {', '.join(recipients)}" if recipients else ", the name of a file in config/recipients/"
+            )
+            raise typer.BadParameter(f"say whose leads these are with --recipient{known}")
+        return answers_from({"recipient": only_one, **_without_none(given)}, batch_id=batch_id)
+    defaults = answers_from({"recipient": recipients[0] if recipients else "acme"}, batch_id=batch_id)
     questions = {**QUESTIONS, "recipient": f"Recipient: {', '.join(recipients)}"} if recipients else QUESTIONS
     answers: dict[str, Any] = {}
     for group, names in GROUPS.items():
@@ -132,7 +138,11 @@ def _answers(given: dict[str, Any], *, config: Path, ask: bool) -> Any:
             answers[one] = (
                 known if known is not None else typer.prompt(f"  {questions[one]}", default=default)
             )
-    return answers_from(answers)
+    return answers_from(answers, batch_id=batch_id)
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 @app.command()
@@ -317,7 +327,10 @@ def deliver_test(
     from leadferry.project import config_folder
 
     found = load_batch(batch, config=config_folder())
-    settlement = trial(lead_store(), Archive.from_environment(), found, folder=to, actor=getpass.getuser())
+    with aside():
+        settlement = trial(
+            lead_store(), Archive.from_environment(), found, folder=to, actor=getpass.getuser()
+        )
     typer.echo(explain(settlement))
     raise typer.Exit(code=0 if settlement.state in SUCCESSES else 1)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import getpass
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leadferry.cli.output import AsJson
+from leadferry.cli.output import AsJson, aside
 
 if TYPE_CHECKING:
     from leadferry.batch.model import Batch
@@ -62,9 +60,9 @@ def doctor(  # noqa: PLR0913  (one argument per option)
 
 
 def _aside(examinations: Iterator[Examination]) -> Iterator[Examination]:
-    """Go on, and keep standard output free of what libraries print meanwhile: Airflow logs there."""
+    """Go on with nothing but the findings on standard output."""
     while True:
-        with redirect_stdout(sys.stderr):
+        with aside():
             one = next(examinations, None)
         if one is None:
             return

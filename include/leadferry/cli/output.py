@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -18,6 +20,11 @@ _READABLE = 24
 """Columns that a folded sentence needs to be read."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def aside() -> AbstractContextManager[Any]:
+    """Keep standard output, where the answer goes, free of what libraries print meanwhile: Airflow logs there."""
+    return redirect_stdout(sys.stderr)
 
 
 def show(  # noqa: PLR0913 - one for each thing that differs between listings
@@ -50,7 +57,7 @@ def show(  # noqa: PLR0913 - one for each thing that differs between listings
         typer.echo(f"{title}: none")
         return
     names = list(brief or columns)
-    texts = [["" if row[name] is None else _plain(row[name]) for name in names] for row in rows]
+    texts = [["" if row[name] is None else _told(row[name]) for name in names] for row in rows]
     table = _table(title, names, texts)
     console = Console()
     wide = console.options.update(max_width=_ENDLESS)
@@ -74,7 +81,7 @@ def tell(values: Mapping[str, Any], *, title: str) -> None:
     """Print one thing for people, a line for each of its values; empty ones are left out."""
     console = Console()
     console.print(title, markup=False, highlight=False)
-    texts = ["" if value is None else _plain(value) for value in values.values()]
+    texts = ["" if value is None else _told(value) for value in values.values()]
     console.print(_record(list(values), texts))
 
 
@@ -115,3 +122,10 @@ def _heading(name: str) -> str:
 
 def _plain(value: Any) -> str:
     return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+
+
+def _told(value: Any) -> str:
+    """Write a value for people: `2026-11-22 09:00:03 UTC`."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return f"{value:%Y-%m-%d %H:%M:%S %Z}"
+    return _plain(value)

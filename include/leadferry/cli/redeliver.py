@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leadferry.cli.output import AsJson, show
+from leadferry.cli.output import AsJson, aside, show
 
 if TYPE_CHECKING:
     from leadferry.store.ledger import Settlement
@@ -141,7 +141,8 @@ def _run(params: dict[str, Any]) -> tuple[Chosen, Settlement | None]:
 
     asked = Redeliver.parse(params)
     batch = load_batch(asked.batch, config=config_folder())
-    return redeliver_now(lead_store(), Archive.from_environment(), batch, asked, actor=getpass.getuser())
+    with aside():
+        return redeliver_now(lead_store(), Archive.from_environment(), batch, asked, actor=getpass.getuser())
 
 
 def _is_well(settlement: Settlement | None) -> bool:

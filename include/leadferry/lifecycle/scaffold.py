@@ -19,8 +19,8 @@ class Answers:
     """What a person is asked, with what is taken when they say nothing."""
 
     # Basic
-    name: str = "New batch, daily"
-    recipient: str = "acme"
+    name: str
+    recipient: str
     flows: str = "leads"
     # Schedule
     at: str = "09:00"
@@ -139,10 +139,11 @@ def _flow_mapping(values: Mapping[str, Any]) -> str:
     return f"{{{', '.join(told)}}}"
 
 
-def answers_from(given: Mapping[str, Any]) -> Answers:
-    """Return the answers with what was given instead of what is taken otherwise."""
+def answers_from(given: Mapping[str, Any], *, batch_id: str) -> Answers:
+    """Return the answers with what was given instead of what is taken otherwise; the name is made of the id."""
     known = {one.name for one in fields(Answers)}
-    return Answers(**{name: value for name, value in given.items() if name in known and value is not None})
+    values = {name: value for name, value in given.items() if name in known and value is not None}
+    return Answers(**{"name": batch_id.replace("_", " ").capitalize(), **values})
 
 
 def scenarios() -> dict[str, str]:
