@@ -782,6 +782,73 @@ def test_duplicates_go_only_when_their_search_is_skipped(ferry, inbox):
     assert ferry.redeliver(batch, lead_ids=[twin], skip_dedupe=True).state is DeliveryState.DELIVERED
 
 
+@pytest.fixture
+def mails(ferry, inbox):
+    """A batch without duplicates of an address, which delivered Ann's lead already."""
+    batch = make_batch(destinations=[folder(inbox)], select={"dedupe": {"by": ["email"], "within": "90d"}})
+    add_leads(ferry.database, fields={"email": "ann@example.com"})
+    ferry.carry(batch)
+    return batch
+
+
+def mailed(ferry, email):
+    (lead,) = add_leads(ferry.database, fields={"email": email})
+    return lead
+
+
+@pytest.mark.req("R181")
+def test_a_lead_that_an_edit_makes_a_duplicate_is_withheld(ferry, mails):
+    bob = mailed(ferry, "bob@example.com")
+    asked = {"lead_ids": [bob], "edits": {"email": "Ann@example.com"}, "reason": "typo"}
+    assert "1 withheld by dedupe email" in refused(ferry, mails, **asked)
+
+
+@pytest.mark.req("R181")
+def test_a_lead_that_an_edit_makes_no_duplicate_any_more_goes(ferry, mails):
+    twin = mailed(ferry, "ann@example.com")
+    assert selected(ferry, mails, lead_ids=[twin], edits={"email": "eve@example.com"}, reason="typo") == [
+        twin
+    ]
+
+
+@pytest.mark.req("R181")
+def test_of_two_that_edits_make_the_same_one_goes(ferry, mails):
+    first, second = mailed(ferry, "bob@example.com"), mailed(ferry, "eve@example.com")
+    asked = {"lead_ids": [first, second], "edits": {"email": "kim@example.com"}, "reason": "typo"}
+    assert selected(ferry, mails, **asked) == [first]
+
+
+@pytest.mark.req("R181")
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_lead_like_one_that_went_as_edited_is_a_duplicate(ferry, mails, keep):
+    bob = mailed(ferry, "bob@example.com")
+    edits = {"email": "eve@example.com"}
+    ferry.redeliver(mails, lead_ids=[bob], edits=edits, reason="typo", persist_edits=keep)
+    eve, other = mailed(ferry, "eve@example.com"), mailed(ferry, "bob@example.com")
+    ferry.extract(mails, run_id="next")
+    withheld = rows(ferry.database, "SELECT lead_id, reason FROM withheld ORDER BY lead_id")
+    assert withheld == [(eve, "dedupe email")]
+    assert other not in waiting(ferry.database)
+
+
+@pytest.mark.req("R181")
+def test_edits_of_leads_that_are_not_selected_are_refused_with_their_ids(ferry, inbox):
+    one, two, three = add_leads(ferry.database, 3)
+    batch = make_batch(destinations=[folder(inbox)])
+    edits = {str(lead): {"email": "new@example.com"} for lead in (one, two, three)}
+    asked = {"edits": edits, "reason": "typo", "dry_run": True}
+    with pytest.raises(
+        StoreError, match=rf"edits name 2 leads that are not among those selected: {two}, {three}"
+    ):
+        ferry.choose(batch, lead_ids=[one], **asked)
+    with pytest.raises(
+        StoreError, match=rf"edits name 1 lead that is not among those selected: {one}"
+    ) as told:
+        ferry.choose(batch, where=[{"field": "n", "at_least": 2}], **asked)
+    assert "new@example.com" not in str(told.value)
+    assert scalars(ferry.database, "SELECT id FROM delivery") == []
+
+
 @pytest.mark.parametrize("as_sent", [False, True])
 def test_the_recipients_own_rules_are_never_skipped(ferry, inbox, as_sent):
     (lead,) = add_leads(ferry.database)
