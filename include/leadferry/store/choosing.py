@@ -69,6 +69,8 @@ chosen = Table(
 )
 """The leads of the selection, and what becomes of each: left out, withheld by `rule`, or it goes."""
 
+_TOLD_IDS = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -192,6 +194,7 @@ class Chooser:
         self.connection.execute(insert(chosen).from_select(names, rows))
         self.connection.execute(text("ANALYZE chosen"))
         self._refuse_unknown()
+        self._refuse_edits_of_others()
 
     def _ids(self) -> ColumnElement[Any]:
         """Return the ids that may be in the selection, as a SQL array."""
@@ -275,16 +278,26 @@ class Chooser:
         named = cast(literal(sorted(set(ids)), ARRAY(BigInteger)), ARRAY(BigInteger))
         known = set(self.connection.scalars(select(lead.c.id).where(lead.c.id == any_(named))))
         missing = sorted(set(ids) - known)
-        strangers = sorted(set(self.request.edits_of) - known)
         if missing:
             raise StoreError(
                 f"lead_ids: there is no lead {missing[0]}",
                 hint="Nothing was claimed; correct the ids and trigger again",
             )
-        if strangers:
+
+    def _refuse_edits_of_others(self) -> None:
+        """Refuse edits that nobody would ever see: whoever wrote them expects these leads to go."""
+        ids = sorted(self.request.edits_of)
+        if not ids:
+            return
+        named = cast(literal(ids, ARRAY(BigInteger)), ARRAY(BigInteger))
+        mine = set(self.connection.scalars(select(chosen.c.lead_id).where(chosen.c.lead_id == any_(named))))
+        others = [one for one in ids if one not in mine]
+        if others:
+            many = "1 lead that is" if len(others) == 1 else f"{len(others)} leads that are"
+            told = ", ".join(map(str, others[:_TOLD_IDS])) + (" …" if len(others) > _TOLD_IDS else "")
             raise StoreError(
-                f"edits: lead {strangers[0]} is not in the selection",
-                hint="Nothing was claimed; edits name only leads that are redelivered",
+                f"edits name {many} not among those selected: {told}",
+                hint="Nothing was claimed; select these leads as well, or leave their edits out",
             )
 
     def _leave_out(self) -> None:
@@ -365,7 +378,8 @@ class Chooser:
         rows = select(*(chosen.c[name] for name in columns)).where(self.goes)
         self.connection.execute(insert(candidate).from_select(columns, rows))
         now: datetime = self.connection.scalars(select(func.clock_timestamp())).one()
-        withhold_duplicates(self.connection, candidate, self.batch_no, dedupe, now=now)
+        edited = self._edited() if self.request.edits or self.request.edits_of else lead
+        withhold_duplicates(self.connection, candidate, self.batch_no, dedupe, now=now, leads=edited)
         self.connection.execute(
             update(chosen)
             .where(chosen.c.lead_id == candidate.c.lead_id, candidate.c.reason.is_not(None))

@@ -16,7 +16,9 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    FromClause,
     MetaData,
+    Select,
     SmallInteger,
     Table,
     Uuid,
@@ -34,10 +36,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from leadferry.states import DeliveryKind, DeliveryState
+from leadferry.store.edits import reading, versions
 from leadferry.store.tables import (
     batch_config,
     delivery,
     lead,
+    lead_edit,
     lead_key,
     lead_key_made,
     lot,
@@ -93,8 +97,14 @@ class Dedupe:
     """Of all batches for this recipient; None for those of the batch alone."""
 
 
-def withhold_duplicates(
-    connection: Connection, candidate: Table, batch_no: int, dedupe: Dedupe, *, now: datetime
+def withhold_duplicates(  # noqa: PLR0913  # what is compared with what
+    connection: Connection,
+    candidate: Table,
+    batch_no: int,
+    dedupe: Dedupe,
+    *,
+    now: datetime,
+    leads: FromClause = lead,
 ) -> None:
     """Write the reason into the rows of `candidate` that are duplicates; the first in order goes.
 
@@ -104,9 +114,10 @@ def withhold_duplicates(
         batch_no: for which batch.
         dedupe: what to compare with what.
         now: the moment of the claim, aware.
+        leads: the table `lead`, or its version that goes.
     """
     candidate_key.create(connection)
-    _collect(connection, candidate, dedupe)
+    _collect(connection, candidate, dedupe, leads=leads)
     if dedupe.past:
         since = None if dedupe.within is None else now - dedupe.within
         batches = _batches(connection, batch_no, dedupe)
@@ -116,16 +127,16 @@ def withhold_duplicates(
         _withhold_equal(connection, candidate, dedupe)
 
 
-def _collect(connection: Connection, candidate: Table, dedupe: Dedupe) -> None:
+def _collect(connection: Connection, candidate: Table, dedupe: Dedupe, *, leads: FromClause) -> None:
     each = [
         select(
             candidate.c.lead_id,
             candidate.c.place,
             cast(literal(number), SmallInteger).label("number"),
-            same.key.label("key"),
+            reading(same.key, leads).label("key"),
         )
-        .join_from(candidate, lead, lead.c.id == candidate.c.lead_id)
-        .where(candidate.c.reason.is_(None), same.value.is_not(None))
+        .join_from(candidate, leads, leads.c.id == candidate.c.lead_id)
+        .where(candidate.c.reason.is_(None), reading(same.value, leads).is_not(None))
         for number, same in enumerate(dedupe.by)
     ]
     names = ["lead_id", "place", "number", "key"]
@@ -154,20 +165,30 @@ def _make_missing_keys(
         ids = list(connection.scalars(lacking))
         if not ids:
             continue
-        out = exists().where(
-            withheld.c.delivery_id == lot.c.delivery_id, withheld.c.lead_id == queue_entry.c.lead_id
-        )
-        keys = (
-            select(same.key, lot.c.batch_no, lot.c.delivery_id, queue_entry.c.lead_id)
-            .join_from(lot, queue_entry, queue_entry.c.lot_id == lot.c.id)
-            .join(lead, lead.c.id == queue_entry.c.lead_id)
-            .where(lot.c.delivery_id.in_(ids), same.value.is_not(None), ~out)
-        )
+        keys = _keys_of(connection, ids, same)
         names = ["key", "batch_no", "delivery_id", "lead_id"]
         connection.execute(upsert(lead_key).from_select(names, keys).on_conflict_do_nothing())
         rows = [{"delivery_id": one, "kind": same.kind} for one in ids]
         # Another batch for the same recipient may be making them at this moment.
         connection.execute(upsert(lead_key_made).on_conflict_do_nothing(), rows)
+
+
+def _keys_of(connection: Connection, ids: list[int], same: Same) -> Select[Any]:
+    """Return the hashes of the leads that went with some deliveries, each lead as it was edited for its delivery."""
+    out = exists().where(
+        withheld.c.delivery_id == lot.c.delivery_id, withheld.c.lead_id == queue_entry.c.lead_id
+    )
+    names = [lot.c.batch_no, lot.c.delivery_id, queue_entry.c.lead_id]
+    went = lot.join(queue_entry, queue_entry.c.lot_id == lot.c.id)
+    condition = lot.c.delivery_id.in_(ids) & ~out
+    if not connection.scalar(select(exists().where(lead_edit.c.delivery_id.in_(ids)))):
+        both = went.join(lead, lead.c.id == queue_entry.c.lead_id)
+        return select(same.key, *names).select_from(both).where(condition, same.value.is_not(None))
+    mine = (lead_edit.c.lead_id == queue_entry.c.lead_id) & (lead_edit.c.delivery_id == lot.c.delivery_id)
+    edited = select(*names, lead_edit.c.changes).select_from(went.outerjoin(lead_edit, mine)).where(condition)
+    leads = versions(edited.subquery("went"))
+    keys = select(reading(same.key, leads), leads.c.batch_no, leads.c.delivery_id, leads.c.id)
+    return keys.where(reading(same.value, leads).is_not(None))
 
 
 def _count(batches: list[int], *, since: datetime | None) -> list[ColumnElement[bool]]:

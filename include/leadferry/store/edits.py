@@ -46,10 +46,25 @@ def with_changes(changed: FromClause, on: ColumnElement[bool]) -> Subquery:
         changed: has the column `changes`, JSON objects.
         on: which row of it belongs to which lead; at most one.
     """
+    return select(*_columns(changed)).select_from(lead.outerjoin(changed, on)).subquery("edited")
+
+
+def versions(changed: Subquery) -> Subquery:
+    """Return the rows of another table, each with its lead as that reads with the row's changes laid over its fields.
+
+    Args:
+        changed: has the columns `lead_id` and `changes`; its other ones come along.
+    """
+    own = [column for column in changed.c if column.name not in {"lead_id", "changes"}]
+    joined = changed.join(lead, lead.c.id == changed.c.lead_id)
+    return select(*own, *_columns(changed)).select_from(joined).subquery("edited")
+
+
+def _columns(changed: FromClause) -> list[ColumnElement[Any]]:
+    """Return the columns of a lead with changes laid over its fields."""
     others = [column for column in lead.c if column is not lead.c.fields]
     laid_over = lead.c.fields.op("||", return_type=JSONB())(func.coalesce(changed.c.changes, _NOTHING))
-    joined = lead.outerjoin(changed, on)
-    return select(*others, laid_over.label("fields")).select_from(joined).subquery("edited")
+    return [*others, laid_over.label("fields")]
 
 
 def reading(clause: _Clause, edited: FromClause) -> _Clause:
