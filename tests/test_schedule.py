@@ -102,6 +102,18 @@ def test_without_days_a_batch_departs_every_day():
         ({"at": ["09:00"], "on": ["mon", "mon"]}, ("timed", "on"), "mon stands twice"),
         ({"at": ["09:00"], "on": []}, ("timed", "on"), "a list of weekdays such as [mon, thu]"),
         ({"at": ["09:00"], "on": 5}, ("timed", "on"), "a list of weekdays such as [mon, thu]"),
+        ({"at": ["09:00"], "on": {"month": 32}}, ("timed", "on", "period"), "no month is long enough for 32"),
+        (
+            {"at": ["09:00"], "on": {"quarter": ["last day", "92 days before the end"]}},
+            ("timed", "on", "period"),
+            "no quarter is long enough for '92 days before the end'",
+        ),
+        ({"at": ["09:00"], "on": {"month": "6th monday"}}, ("timed", "on", "period"), "'6th monday'"),
+        (
+            {"at": ["09:00"], "on": {"month": "0th monday"}},
+            ("timed", "on", "period", "month", 0),
+            "first monday",
+        ),
         ({"at": ["09:00"], "timezone": "New York"}, ("timed", "timezone"), "did you mean 'America/New_York'"),
         ({"at": ["09:00"], "when": "days"}, ("timed", "when"), "not permitted"),
     ],

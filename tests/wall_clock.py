@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -58,3 +59,44 @@ def oracle_instant(wall: datetime, timezone: str) -> datetime:
         if wall < begins_at:
             return starts[index]
     raise AssertionError(wall)
+
+
+def shown_instants(wall: datetime, timezone: str) -> list[datetime]:
+    """Return every instant at which the clock shows this time: none in a gap, two in a fold."""
+    starts, offsets = _offsets(timezone)
+    first = max(bisect_right(starts, wall.replace(tzinfo=UTC)) - 3, 0)
+    found = []
+    for index in range(first, min(first + 6, len(starts))):
+        instant = (wall - offsets[index]).replace(tzinfo=UTC)
+        ends = starts[index + 1] if index + 1 < len(starts) else datetime(2041, 1, 1, tzinfo=UTC)
+        if starts[index] <= instant < ends:
+            found.append(instant)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A moment at which the clock jumps: what it would have shown, and what it shows."""
+
+    at: datetime
+    before: datetime
+    after: datetime
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether clocks go forward, so that times are missing; else they go back, and times come twice."""
+        return self.after > self.before
+
+
+def changes(timezone: str, years: range) -> list[Change]:
+    """Return when the zone's clocks jump in these years."""
+    starts, offsets = _offsets(timezone)
+    return [
+        Change(
+            at=at,
+            before=(at + before).replace(tzinfo=None),
+            after=(at + after).replace(tzinfo=None),
+        )
+        for at, before, after in zip(starts[1:], offsets, offsets[1:], strict=False)
+        if at.year in years
+    ]

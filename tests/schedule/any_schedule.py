@@ -30,6 +30,7 @@ rules = st.integers(1, 31) | st.sampled_from(
         "last business day",
         "2 business days before the end",
         "5 days before the end",
+        "30 days before the end",
     ]
 )
 period_days = st.builds(

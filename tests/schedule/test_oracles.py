@@ -67,6 +67,14 @@ def by_rule(text: str, *, start: date = FIRST) -> list[date]:
         ({"on": {"month": 31}}, "FREQ=MONTHLY;BYMONTHDAY=-1"),
         ({"on": {"month": "last day"}}, "FREQ=MONTHLY;BYMONTHDAY=-1"),
         ({"on": {"month": "3 days before the end"}}, "FREQ=MONTHLY;BYMONTHDAY=-4"),
+        (
+            {"on": {"month": "30 days before the end"}},
+            "FREQ=MONTHLY;BYMONTHDAY=-28,-29,-30,-31;BYSETPOS=1",
+        ),
+        (
+            {"on": {"month": "30 days before the end", "short_month": "skip"}},
+            "FREQ=MONTHLY;BYMONTHDAY=-31",
+        ),
         ({"on": {"month": "first monday"}}, "FREQ=MONTHLY;BYDAY=1MO"),
         ({"on": {"month": "last friday"}}, "FREQ=MONTHLY;BYDAY=-1FR"),
         ({"on": {"month": "fifth wednesday"}}, "FREQ=MONTHLY;BYDAY=5WE"),

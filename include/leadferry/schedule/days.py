@@ -44,7 +44,7 @@ _FULL_NAMES: dict[Weekday, str] = dict(
     )
 )
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "last": -1}
-_NTH = rf"(?P<nth>{'|'.join(_ORDINALS)}|\d+(?:st|nd|rd|th))"
+_NTH = rf"(?P<nth>{'|'.join(_ORDINALS)}|[1-9]\d*(?:st|nd|rd|th))"
 _RULES = (
     rf"{_NTH} (?P<what>business day|day|{'|'.join(_FULL_NAMES.values())})",
     r"(?P<before>\d+) (?P<what>business day|day)s? before the end",
@@ -52,6 +52,15 @@ _RULES = (
 )
 _DAY = timedelta(days=1)
 _LONGEST_YEAR = 371
+_LONGEST = {
+    "month": 31,
+    "quarter": 92,
+    "year": 366,
+    "fiscal_month": 42,
+    "fiscal_quarter": 98,
+    "fiscal_year": _LONGEST_YEAR,
+}
+"""Most days of a period; fiscal ones may be of whole weeks, with a 53rd in the last month."""
 _SPOKEN_DATES = 3
 
 Period = Literal["month", "quarter", "year", "fiscal_month", "fiscal_quarter", "fiscal_year"]
@@ -112,7 +121,8 @@ class PeriodDays(BaseModel):
     fiscal_year: DayRules | None = Field(default=None, description="The same, in the calendar's fiscal year.")
     short_month: Literal["last_day", "skip"] = Field(
         default="last_day",
-        description="A period without that day, such as June without the 31st: its last day, or none.",
+        description="A period without that day, such as June without the 31st: its last day, or none. "
+        "Counted from the end, such as 30 days before the end of February: its first day, or none.",
     )
 
     @model_validator(mode="after")
@@ -122,6 +132,9 @@ class PeriodDays(BaseModel):
             raise ValueError(f"say exactly one of {', '.join(PERIODS)}")
         if "year" not in named[0] and any("-" in str(rule) for rule in self.rules):
             raise ValueError("a date such as 03-31 is a day of a year; write on: {year: 03-31}")
+        beyond = [rule for rule in self.rules if _number(rule) > _most(rule, named[0])]
+        if beyond:
+            raise ValueError(f"no {named[0].replace('_', ' ')} is long enough for {beyond[0]!r}")
         return self
 
     @cached_property
@@ -143,7 +156,7 @@ class PeriodDays(BaseModel):
 
     def _day(self, rule: Rule, first: date, last: date, *, calendar: Calendar) -> date | None:
         if isinstance(rule, int):
-            return self._or_short(first + (rule - 1) * _DAY, last)
+            return self._or_short(first + (rule - 1) * _DAY, first, last)
         if found := re.fullmatch(_RULES[2], rule):
             return self._date(int(found["month"]), int(found["day"]), first, last)
         if found := re.fullmatch(_RULES[1], rule):
@@ -154,13 +167,15 @@ class PeriodDays(BaseModel):
                 return None
             index = _ORDINALS.get(found["nth"]) or int(found["nth"][:-2])
         if found["what"] == "day":
-            return self._or_short(
-                first + (index - 1) * _DAY if index > 0 else last + (index + 1) * _DAY, last
-            )
+            counted = first + (index - 1) * _DAY if index > 0 else last + (index + 1) * _DAY
+            return self._or_short(counted, first, last)
         return _counted(found["what"], index, first, last, calendar=calendar)
 
-    def _or_short(self, day: date, last: date) -> date | None:
-        return day if day <= last else last if self.short_month == "last_day" else None
+    def _or_short(self, day: date, first: date, last: date) -> date | None:
+        if first <= day <= last:
+            return day
+        nearest = last if day > last else first
+        return nearest if self.short_month == "last_day" else None
 
     def _date(self, month: int, day: int, first: date, last: date) -> date | None:
         """Return the date within a year that may begin at any day; 29 February of a common year is a short month."""
@@ -178,6 +193,18 @@ class PeriodDays(BaseModel):
     def __str__(self) -> str:
         period = self.period.replace("_", " ")
         return f"{spoken([_said(rule, self.period) for rule in self.rules])} of every {period}"
+
+
+def _number(rule: Rule) -> int:
+    """Return which of its kind a rule names, from the nearer end; a date or a word counts as the first."""
+    found = None if "-" in str(rule) else re.search(r"\d+", str(rule))
+    return int(found[0]) + ("before" in str(rule)) if found else 1
+
+
+def _most(rule: Rule, period: Period) -> int:
+    """Return how many of a kind the longest period has."""
+    is_weekday = isinstance(rule, str) and rule.rsplit(" ", 1)[-1] in _FULL_NAMES.values()
+    return -(-_LONGEST[period] // 7) if is_weekday else _LONGEST[period]
 
 
 def _said(rule: Rule, period: Period) -> str:
