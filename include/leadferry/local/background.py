@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import signal
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,6 +90,26 @@ def serve(receiver: Receiver) -> None:
         sys.stdout.write(json.dumps(receiver.announcement()) + "\n")
         sys.stdout.flush()
         stop.wait()
+
+
+def serve_logins(make: Callable[..., Receiver], *, description: str | None) -> None:
+    """Run a receiver that keeps what one login sends it in a folder, as the command line says.
+
+    Args:
+        make: makes the receiver of `root` (the inbox), `state`, `port` and `passwords`.
+        description: what `--help` says.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--root", type=Path, required=True, help="the inbox")
+    parser.add_argument("--state", type=Path, required=True, help="where its keys and certificates stay")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--user", default="leadferry")
+    parser.add_argument(
+        "--password", default="leadferry", help="guards a server that only this machine can reach"
+    )
+    chosen = parser.parse_args()
+    passwords = {chosen.user: chosen.password}
+    serve(make(root=chosen.root, state=chosen.state, port=chosen.port, passwords=passwords))
 
 
 def private_folder(path: Path) -> Path:

@@ -5,7 +5,6 @@ It wants TLS for commands and data, begun by `AUTH TLS`.
 
 from __future__ import annotations
 
-import argparse
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pyftpdlib.handlers import TLS_FTPHandler
 from pyftpdlib.ioloop import IOLoop
 from pyftpdlib.servers import FTPServer
 
-from leadferry.local.background import Receiver, private_folder, serve
+from leadferry.local.background import Receiver, private_folder, serve_logins
 from leadferry.local.certificates import HOST, certificates
 
 _LOOK_UP_SECONDS = 0.05
@@ -99,23 +98,5 @@ class FtpsReceiver(Receiver):
         return {"port": self.port, "ca_file": str(self.ca_file), "connection": connection}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the receiver until it is told to stop."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the inbox")
-    parser.add_argument("--state", type=Path, required=True, help="where the certificates stay")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--user", default="leadferry")
-    parser.add_argument(
-        "--password", default="leadferry", help="guards a server that only this machine can reach"
-    )
-    chosen = parser.parse_args(arguments)
-    serve(
-        FtpsReceiver(
-            root=chosen.root, state=chosen.state, port=chosen.port, passwords={chosen.user: chosen.password}
-        )
-    )
-
-
 if __name__ == "__main__":
-    main()
+    serve_logins(FtpsReceiver, description=__doc__)

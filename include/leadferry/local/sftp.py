@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hmac
 import weakref
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 import asyncssh
 
-from leadferry.local.background import AsyncReceiver, private_folder, serve
+from leadferry.local.background import AsyncReceiver, private_folder, serve_logins
 
 HOST = "127.0.0.1"
 
@@ -133,23 +132,5 @@ def _host_key(state: Path) -> asyncssh.SSHKey:
     return asyncssh.read_private_key(path)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the receiver until it is told to stop."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the inbox")
-    parser.add_argument("--state", type=Path, required=True, help="where the host key stays")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--user", default="leadferry")
-    parser.add_argument(
-        "--password", default="leadferry", help="guards a server that only this machine can reach"
-    )
-    chosen = parser.parse_args(arguments)
-    serve(
-        SftpReceiver(
-            root=chosen.root, state=chosen.state, port=chosen.port, passwords={chosen.user: chosen.password}
-        )
-    )
-
-
 if __name__ == "__main__":
-    main()
+    serve_logins(SftpReceiver, description=__doc__)

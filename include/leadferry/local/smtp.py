@@ -5,7 +5,6 @@ It wants STARTTLS and a login, and keeps every message as one `.eml` file in its
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hmac
 import ssl
@@ -15,7 +14,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from leadferry.local.background import AsyncReceiver, private_folder, serve
+from leadferry.local.background import AsyncReceiver, private_folder, serve_logins
 from leadferry.local.certificates import certificates
 
 HOST = "127.0.0.1"
@@ -142,24 +141,9 @@ class SmtpReceiver(AsyncReceiver):
         return {"port": self.port, "ca_file": str(self.ca_file), "connection": connection}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the receiver until it is told to stop."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the inbox")
-    parser.add_argument("--state", type=Path, required=True, help="where the certificates stay")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--user", default="leadferry")
-    parser.add_argument(
-        "--password", default="leadferry", help="guards a server that only this machine can reach"
-    )
-    chosen = parser.parse_args(arguments)
-    inbox = Inbox(chosen.root)
-    serve(
-        SmtpReceiver(
-            inbox=inbox, state=chosen.state, port=chosen.port, passwords={chosen.user: chosen.password}
-        )
-    )
+def _with_inbox(*, root: Path, **more: Any) -> SmtpReceiver:
+    return SmtpReceiver(inbox=Inbox(root), **more)
 
 
 if __name__ == "__main__":
-    main()
+    serve_logins(_with_inbox, description=__doc__)
