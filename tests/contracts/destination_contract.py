@@ -9,6 +9,7 @@ import hashlib
 import logging
 import re
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -18,6 +19,7 @@ from leadferry.errors import (
     AuthenticationError,
     DeliveryError,
     NameConflictError,
+    NoSuchPathError,
     PermanentDeliveryError,
 )
 
@@ -387,3 +389,22 @@ class FileStoreContract(DestinationContract):
         send(slow, parcel)
         assert {"leads.csv": content} == harness.visible()
         assert max(waits) > len(content) / 10_000 * 0.5
+
+
+class ObjectStoreContract(FileStoreContract):
+    """What stores promise besides whose objects anybody can fetch who has the link."""
+
+    def test_there_is_no_link_to_nothing_and_none_that_works_too_long_or_never(self, harness, parcel):
+        with harness.destination.open() as session:
+            with pytest.raises(NoSuchPathError):
+                session.link(parcel, expires=timedelta(hours=1))
+            for expires in (timedelta(days=8), timedelta(0)):
+                with pytest.raises(PermanentDeliveryError, match="7 days"):
+                    session.link(parcel, expires=expires)
+
+    def test_host_and_port_are_those_that_the_client_talks_to(self, harness):
+        assert harness.destination.endpoint() == ("127.0.0.1", harness.wire.port)
+
+    def test_a_missing_connection_does_not_take_what_lies_around(self, harness, parcel):
+        with pytest.raises(PermanentDeliveryError, match="does not know this connection"):
+            send(harness.destination.model_copy(update={"connection": "nowhere"}), parcel)

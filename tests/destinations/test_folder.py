@@ -7,16 +7,14 @@ import hashlib
 import os
 import resource
 import subprocess
-import sys
-import threading
 
 import pytest
 
 from contracts.destination_contract import Crash, FileStoreContract, Harness, find, send
 from leadferry.destinations import folder
-from leadferry.destinations.base import OutgoingFile, Parcel
 from leadferry.destinations.folder import Folder
 from leadferry.errors import AccessDeniedError, NameConflictError, NoSuchPathError, QuotaError
+from servers.sender import LARGE, kill_while_sending, large_parcel
 
 
 class FolderHarness(Harness):
@@ -200,41 +198,20 @@ def test_a_folder_that_may_not_be_written_is_found_empty_not_failed(parcel):
         send(Folder(id="out", path="/sys/kernel", create=False), parcel)
 
 
-LARGE = 200_000_000
-
-
 @pytest.mark.req("F01", "F05", "R143", "C01")
 def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_file_after_the_next_try(
     tmp_path,
 ):
-    source, inbox = tmp_path / "large", tmp_path / "inbox"
-    with source.open("wb") as out:
-        out.truncate(LARGE)
-    with source.open("rb") as stored:
-        sha256 = hashlib.file_digest(stored, "sha256").hexdigest()
-    program = (
-        "import pathlib, sys\n"
-        "from leadferry.destinations.base import OutgoingFile, Parcel\n"
-        "from leadferry.destinations.folder import Folder\n"
-        "source, inbox, sha256, size = sys.argv[1:]\n"
-        "file = OutgoingFile(name='leads.csv', path=pathlib.Path(source), size=int(size), sha256=sha256, rows=1,"
-        " media_type='text/csv')\n"
-        "with Folder(id='drop', path=inbox).open() as session:\n"
-        "    session.send(Parcel(key='large', attempt=1, files=(file,), variables={}))\n"
+    parcel, inbox = large_parcel(tmp_path), tmp_path / "inbox"
+    destination = Folder(id="drop", path=str(inbox))
+    kill_while_sending(
+        destination,
+        parcel,
+        when=lambda: any(one.stat().st_size > LARGE // 4 for one in inbox.glob(".*")),
     )
-    arguments = [sys.executable, "-c", program, str(source), str(inbox), sha256, str(LARGE)]
-    with subprocess.Popen(arguments) as process:
-        while not any(one.stat().st_size > LARGE // 4 for one in inbox.glob(".*")):
-            assert process.poll() is None, "it ended before it could be killed"
-            threading.Event().wait(0.001)
-        process.kill()
     assert not (inbox / "leads.csv").exists()
-    file = OutgoingFile(
-        name="leads.csv", path=source, size=LARGE, sha256=sha256, rows=1, media_type="text/csv"
-    )
-    with Folder(id="drop", path=str(inbox)).open() as session:
-        session.send(Parcel(key="large", attempt=2, files=(file,), variables={}))
+    send(destination, dataclasses.replace(parcel, attempt=2))
     (there,) = inbox.iterdir()
     assert there.name == "leads.csv"
     with there.open("rb") as stored:
-        assert hashlib.file_digest(stored, "sha256").hexdigest() == sha256
+        assert hashlib.file_digest(stored, "sha256").hexdigest() == parcel.file.sha256

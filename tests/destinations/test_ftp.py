@@ -6,11 +6,9 @@ import hashlib
 import json
 import logging
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import types
 from pathlib import Path
@@ -37,6 +35,7 @@ from leadferry.errors import (
 from leadferry.local.certificates import certificates
 from servers import ftp as servers
 from servers.proxy import Wire
+from servers.sender import LARGE, kill_while_sending, large_parcel
 
 
 class FtpHarness(Harness):
@@ -744,54 +743,18 @@ def test_a_receipt_can_be_written_as_json(harness, parcel):
     json.dumps(dict(send(harness.destination, parcel).details))
 
 
-SENDER = """
-import json, os, signal, sys
-from pathlib import Path
-from leadferry.destinations.base import OutgoingFile, Parcel
-from leadferry.destinations.ftp import Ftp
-
-job = json.loads(sys.stdin.read())
-
-
-class Deadly(OutgoingFile):
-    def blocks(self):
-        for number, block in enumerate(OutgoingFile.blocks(self)):
-            if number == job["blocks"]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield block
-
-
-file = Deadly(**{**job["file"], "path": Path(job["file"]["path"])})
-with Ftp.model_validate(job["destination"]).open() as session:
-    session.send(Parcel(key=job["key"], attempt=1, files=(file,), variables=job["variables"]))
-"""
-
-
 @pytest.mark.req("F03", "R143", "C01")
 @pytest.mark.parametrize("publish", ["rename", "direct"])
 def test_after_a_kill_in_the_middle_of_a_large_upload_the_next_try_leaves_one_complete_file(
-    harness, make_parcel, next_try, publish
+    harness, tmp_path, next_try, publish
 ):
-    parcel = make_parcel(b"")
-    size = 200_000_000
-    with parcel.file.path.open("wb") as sparse:
-        sparse.truncate(size)
-    with parcel.file.path.open("rb") as sparse:
-        sha256 = hashlib.file_digest(sparse, "sha256").hexdigest()
-    file = dataclasses.replace(parcel.file, size=size, sha256=sha256)
-    parcel = dataclasses.replace(parcel, files=(file,))
+    parcel = large_parcel(tmp_path)
     destination = harness.destination.model_copy(update={"publish": publish})
-    job = {
-        "blocks": 90,
-        "key": parcel.key,
-        "file": vars(file) | {"path": str(file.path)},
-        "destination": destination.model_dump(mode="json"),
-        "variables": parcel.variables,
-    }
-    killed = subprocess.run(
-        [sys.executable, "-c", SENDER], input=json.dumps(job), text=True, check=False, capture_output=True
+    kill_while_sending(
+        destination,
+        parcel,
+        when=lambda: any(path.stat().st_size > LARGE // 4 for path in harness.folder.iterdir()),
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = harness.visible() if publish == "direct" else harness.remains()
     assert len(left) == 1
 
@@ -800,4 +763,4 @@ def test_after_a_kill_in_the_middle_of_a_large_upload_the_next_try_leaves_one_co
 
     assert [path.name for path in harness.folder.iterdir()] == ["leads.csv"]
     with (harness.folder / "leads.csv").open("rb") as stored:
-        assert hashlib.file_digest(stored, "sha256").hexdigest() == sha256
+        assert hashlib.file_digest(stored, "sha256").hexdigest() == parcel.file.sha256

@@ -15,7 +15,7 @@ import pytest
 from google.cloud.storage import Blob
 from google.oauth2.service_account import Credentials
 
-from contracts.destination_contract import Crash, FileStoreContract, Harness, find, send
+from contracts.destination_contract import Crash, Harness, ObjectStoreContract, find, send
 from leadferry.destinations.base import Shares
 from leadferry.destinations.gcs import Gcs
 from leadferry.errors import (
@@ -24,7 +24,6 @@ from leadferry.errors import (
     MissingExtraError,
     NameConflictError,
     NoSuchBucketError,
-    NoSuchPathError,
     OutcomeUnknownError,
     PermanentDeliveryError,
     RegionError,
@@ -32,7 +31,7 @@ from leadferry.errors import (
 )
 from servers import gcs as servers
 from servers.proxy import Wire
-from servers.sender import LARGE, large_parcel, sending, until
+from servers.sender import LARGE, kill_while_sending, large_parcel
 
 NAME = "in/2026-01-31/leads.csv"
 
@@ -95,7 +94,7 @@ def harness(connect):
 
 
 @pytest.mark.req("R147")
-class TestGcs(FileStoreContract):
+class TestGcs(ObjectStoreContract):
     pass
 
 
@@ -226,9 +225,12 @@ def test_a_process_that_is_killed_in_the_middle_of_200_mb_leaves_one_complete_ob
 ):
     parcel, server = large_parcel(tmp_path), harness.server
     server.bodies = collections.deque(maxlen=1)  # they are too large to keep
-    with sending(harness.destination, parcel, before=NOBODY_OUTSIDE) as process:
-        until(lambda: sum(method == "PUT" for method, *_ in server.requests) > 6, process)
-        process.kill()
+    kill_while_sending(
+        harness.destination,
+        parcel,
+        before=NOBODY_OUTSIDE,
+        when=lambda: sum(method == "PUT" for method, *_ in server.requests) > 6,
+    )
     assert harness.visible() == {}
     receipt = send(harness.destination, dataclasses.replace(parcel, attempt=2))
     assert parcel.file.sha256 == receipt.sha256
@@ -278,14 +280,6 @@ def test_a_link_works_for_anybody_until_it_expires(harness, parcel, content):
         urllib.request.urlopen(link, timeout=30)
 
 
-def test_there_is_no_link_to_nothing_and_none_that_works_too_long(harness, parcel):
-    with harness.destination.open() as session:
-        with pytest.raises(NoSuchPathError):
-            session.link(parcel, expires=timedelta(hours=1))
-        with pytest.raises(PermanentDeliveryError, match="7 days"):
-            session.link(parcel, expires=timedelta(days=8))
-
-
 def test_credentials_without_a_key_make_no_links(harness, parcel, connect):
     send(harness.destination, parcel)
     told = servers.announcement(harness.server.port, key=harness.server.key)
@@ -308,15 +302,6 @@ def test_a_key_may_be_a_file_on_the_worker_and_fields_may_have_their_old_names(
     extra["extra__google_cloud_platform__key_path"] = str(tmp_path / "key.json")
     connect("by_file", told)
     assert send(harness.destination.model_copy(update={"connection": "by_file"}), parcel).size
-
-
-def test_host_and_port_are_those_that_the_client_talks_to(harness):
-    assert harness.destination.endpoint() == ("127.0.0.1", harness.wire.port)
-
-
-def test_a_missing_connection_does_not_take_what_lies_around(parcel):
-    with pytest.raises(PermanentDeliveryError, match="does not know this connection"):
-        send(Gcs(id="lake", connection="nowhere", bucket="leads"), parcel)
 
 
 def test_without_the_extra_the_error_has_the_line_that_installs_it(harness, parcel, monkeypatch):

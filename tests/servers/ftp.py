@@ -8,9 +8,6 @@ import os
 import random
 import shutil
 import socket
-import socketserver
-import subprocess
-import threading
 from pathlib import Path
 
 from OpenSSL import SSL
@@ -19,6 +16,7 @@ from pyftpdlib.handlers import TLS_DTPHandler, TLS_FTPHandler
 
 from leadferry.local.certificates import certificates
 from leadferry.local.ftps import FtpsReceiver
+from servers.inetd import Inetd
 from servers.proxy import Wire
 
 VSFTPD = "/usr/sbin/vsftpd"
@@ -281,7 +279,7 @@ def why_no_vsftpd():
     return None
 
 
-class Vsftpd:
+class Vsftpd(Inetd):
     """One vsftpd per connection, as inetd starts it, so that no port must be guessed; everybody is `anonymous`."""
 
     def __init__(self, folder, *, passive_ports, implicit=False):
@@ -328,25 +326,8 @@ class Vsftpd:
         lines = [f"{name}={value}\n" for name, value in settings.items()]
         (self.folder / "config").write_text("".join(lines))
 
-    def __enter__(self):
-        command = [VSFTPD, str(self.folder / "config")]
-
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self):
-                subprocess.run(
-                    command, stdin=self.request, stdout=self.request, stderr=subprocess.DEVNULL, check=False
-                )
-
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._thread.join(timeout=30)
-        self._server.server_close()
+    def command(self):
+        return [VSFTPD, str(self.folder / "config")]
 
     def announcement(self):
         extra = {"ca_file": str(self.ca_file)}

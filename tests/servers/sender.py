@@ -57,3 +57,10 @@ def until(reached, process):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline, "it never came so far"
         threading.Event().wait(0.002)
+
+
+def kill_while_sending(destination, parcel, *, when, before=""):
+    """Send in a process of its own and kill it as soon as `when()` is true."""
+    with sending(destination, parcel, before=before) as process:
+        until(when, process)
+        process.kill()

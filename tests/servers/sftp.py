@@ -7,14 +7,12 @@ import os
 import pwd
 import re
 import shutil
-import socketserver
-import subprocess
-import threading
 from pathlib import Path
 
 import asyncssh
 
 from leadferry.local.sftp import Files, SftpReceiver
+from servers.inetd import Inetd
 
 SSHD = "/usr/sbin/sshd"
 
@@ -148,7 +146,7 @@ def why_no_openssh():
     return None
 
 
-class OpenSsh:
+class OpenSsh(Inetd):
     """One `sshd -i` per connection, so that no port must be guessed; logs in as `nobody` by key."""
 
     host_key: str
@@ -175,25 +173,8 @@ class OpenSsh:
             "PasswordAuthentication no\nSubsystem sftp internal-sftp\nForceCommand internal-sftp\nLogLevel QUIET\n"
         )
 
-    def __enter__(self):
-        command = [SSHD, "-i", "-f", str(self.folder / "config")]
-
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self):
-                subprocess.run(
-                    command, stdin=self.request, stdout=self.request, stderr=subprocess.DEVNULL, check=False
-                )
-
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._thread.join(timeout=30)
-        self._server.server_close()
+    def command(self):
+        return [SSHD, "-i", "-f", str(self.folder / "config")]
 
     def announcement(self):
         extra = {"host_key": self.host_key, "private_key": self.private_key, "look_for_keys": False}
