@@ -11,7 +11,7 @@ from sqlalchemy import text
 from benchmarks.leads import FLOW, fill, tidy
 from benchmarks.measure import Number, Sample, child, interleaved, middle, timed
 from benchmarks.server import database_url, postgres
-from leadferry.store import ledger, routing
+from leadferry.store import routing, settling
 from leadferry.store.database import Database
 
 FEW = 100_000
@@ -40,7 +40,7 @@ class Ferry:
 
     def give_back(self, delivery_id: int) -> None:
         """Let the delivery have failed, and leave no trace that would make the next one slower."""
-        ledger.settle(self.database, delivery_id)
+        settling.settle(self.database, delivery_id)
         shutil.rmtree(self.archive, ignore_errors=True)
         with self.database.transaction() as connection:
             # The store's guards refuse this to everybody else.

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from benchmarks.leads import FLOW, add_leads, tidy
 from benchmarks.measure import Number, Sample, child, interleaved, middle, timed
 from benchmarks.server import database_url, postgres
-from leadferry.store import ledger, routing
+from leadferry.store import routing, settling
 from leadferry.store.database import Database
 
 PENDING = 10_000
@@ -95,7 +95,7 @@ class Store:
         self._runs += 1
         sample = child("benchmarks.ours", "claim", self.url, f"run-{self._runs}", variant)
         delivery_id = int(sample.pop("delivery"))
-        ledger.settle(self.database, delivery_id)
+        settling.settle(self.database, delivery_id)
         return sample
 
     def route(self) -> Sample:

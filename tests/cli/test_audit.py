@@ -11,7 +11,7 @@ from ferry import Ferry
 from leadferry.cli import app
 from leadferry.errors import OutcomeUnknownError
 from leadferry.states import DispatchState
-from leadferry.store import ledger
+from leadferry.store import sending
 
 ONLY_LOOK = {
     "audit", "batches", "batches versions", "check", "config show", "deliveries", "delivery show", "dispatch list",
@@ -55,10 +55,10 @@ def project(tmp_path, database, store_url, monkeypatch):
     claimed = Ferry(database, tmp_path / "archive").rendered(
         make_batch(destinations=[folder(tmp_path / "a")])
     )
-    (dispatch,) = ledger.dispatches_to(database, claimed.delivery_id)
-    number = ledger.begin_sending(database, [dispatch], lease=make_batch().claim_lease)
+    (dispatch,) = sending.dispatches_to(database, claimed.delivery_id)
+    number = sending.begin_sending(database, [dispatch], lease=make_batch().claim_lease)
     error = OutcomeUnknownError("The answer was lost")
-    ledger.end_sending(database, [dispatch], DispatchState.UNKNOWN, number=number, error=error)
+    sending.end_sending(database, [dispatch], DispatchState.UNKNOWN, number=number, error=error)
     run("leads", "pending", "daily")
     return tmp_path
 

@@ -21,7 +21,7 @@ from leadferry.errors import (
     TransientDeliveryError,
 )
 from leadferry.states import DeliveryState, DispatchState
-from leadferry.store import ledger
+from leadferry.store import sending, settling
 from servers.sftp import receiver as sftp_receiver
 from servers.smtp import receiver as mail_receiver
 
@@ -159,8 +159,8 @@ def test_a_run_that_is_cleared_after_its_delivery_failed_delivers_the_leads_once
     failed = ferry.carry(batch)
     inbox.unlink()
     with pytest.raises(StoreError, match="is failed and can go no further"):
-        ledger.begin_sending(
-            ferry.database, ledger.dispatches_to(ferry.database, failed.delivery_id), lease=LEASE
+        sending.begin_sending(
+            ferry.database, sending.dispatches_to(ferry.database, failed.delivery_id), lease=LEASE
         )
     assert ferry.carry(batch).state is DeliveryState.DELIVERED
     assert len(list(inbox.iterdir())) == 1
@@ -214,8 +214,8 @@ def test_a_mail_cut_after_its_data_is_held_told_and_never_sent_again(ferry, mail
         ((to, subject, text),) = messages(notices)
     assert (to, subject) == ("ops@example.com", "Leadferry: Acme, daily: held")
     assert "leadferry dispatch confirm|fail" in text
-    (dispatch,) = ledger.dispatches_to(ferry.database, claimed.delivery_id)
-    ended = ledger.resolve(
+    (dispatch,) = sending.dispatches_to(ferry.database, claimed.delivery_id)
+    ended = settling.resolve(
         ferry.database, dispatch.id, DispatchState.FAILED, actor="jo", reason="Acme has no mail"
     )
     assert (ended.state, waiting(ferry.database)) == (DeliveryState.FAILED, leads)
@@ -270,16 +270,16 @@ def test_other_bytes_under_the_name_after_a_crash_are_left_to_a_person(ferry, bu
     (buyer_sftp.root / "acme_1.csv").write_text("somebody else's")
     settled = ferry.settle(claimed)
     assert (settled.state, settled.reason) == (DeliveryState.HELD, "sftp: conflict")
-    (dispatch,) = ledger.dispatches_to(ferry.database, claimed.delivery_id)
-    ledger.resolve(ferry.database, dispatch.id, DispatchState.FAILED, actor="jo", reason="never arrived")
+    (dispatch,) = sending.dispatches_to(ferry.database, claimed.delivery_id)
+    settling.resolve(ferry.database, dispatch.id, DispatchState.FAILED, actor="jo", reason="never arrived")
     assert waiting(ferry.database) == leads
     assert (buyer_sftp.root / "acme_1.csv").read_text() == "somebody else's"
 
 
 def _dies_while_sending(ferry, claimed):
     """All that a killed sender leaves in the store: the intent."""
-    parcel = ledger.dispatches_to(ferry.database, claimed.delivery_id)
-    ledger.begin_sending(ferry.database, parcel, lease=LEASE)
+    parcel = sending.dispatches_to(ferry.database, claimed.delivery_id)
+    sending.begin_sending(ferry.database, parcel, lease=LEASE)
 
 
 # --- the worst error counts

@@ -14,7 +14,7 @@ from leadferry.errors import (
     TransientDeliveryError,
 )
 from leadferry.states import DeliveryState, DispatchState
-from leadferry.store import ledger
+from leadferry.store import ledger, sending, settling
 
 BUYER = "leads@acme.example"
 MAIL = email(BUYER, fallback_for="drop")
@@ -137,7 +137,7 @@ def test_the_database_refuses_delivered_by_a_destination_that_has_not_all_leads(
         success="any",
     )
     claimed = ferry.rendered(batch)
-    parts = ledger.dispatches_to(ferry.database, claimed.delivery_id, "one")
+    parts = sending.dispatches_to(ferry.database, claimed.delivery_id, "one")
     assert len(parts) == 3
     confirm = "UPDATE dispatch SET state = 'sending' WHERE id = ANY(:ids)"
     done = "UPDATE dispatch SET state = 'confirmed', receipt = '{}' WHERE id = ANY(:ids)"
@@ -220,16 +220,16 @@ def test_a_fallback_is_not_used_while_it_may_have_arrived(ferry, mail, inbox):
     assert not inbox.exists()
     assert ferry.settle(claimed).state is DeliveryState.HELD
     assert waiting(ferry.database) == []
-    (unknown,) = ledger.dispatches_to(ferry.database, claimed.delivery_id, "mail")
-    ledger.resolve(ferry.database, unknown.id, DispatchState.FAILED, actor="ops", reason="asked")
+    (unknown,) = sending.dispatches_to(ferry.database, claimed.delivery_id, "mail")
+    settling.resolve(ferry.database, unknown.id, DispatchState.FAILED, actor="ops", reason="asked")
     assert waiting(ferry.database) == leads
 
 
 def died_while_sending(ferry, claimed, destination_id):
     """Leave the dispatches as a sender leaves them that is killed."""
-    found = ledger.dispatches_to(ferry.database, claimed.delivery_id, destination_id)
+    found = sending.dispatches_to(ferry.database, claimed.delivery_id, destination_id)
     lease = ferry.delivery(claimed).window_to - ferry.delivery(claimed).window_to
-    ledger.begin_sending(ferry.database, found, lease=lease)
+    sending.begin_sending(ferry.database, found, lease=lease)
 
 
 def test_before_a_fallback_sends_the_destination_of_a_dead_sender_is_asked(ferry, mail, buyer_sftp):

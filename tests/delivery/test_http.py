@@ -17,7 +17,7 @@ from leadferry.errors import (
 )
 from leadferry.local.http import Response, as_json
 from leadferry.states import DeliveryState, DispatchState
-from leadferry.store import ledger
+from leadferry.store import settling
 from leadferry.store.history import Asked, deliveries
 from leadferry.store.standing import answers_to_lead, lead_history
 from servers.http_buyer import Buyer, cut, then_cut
@@ -171,7 +171,7 @@ def test_a_person_settles_only_what_is_in_doubt(word, accepted_again, ferry, buy
     assert isinstance(ferry.try_to_deliver(claimed, "api"), OutcomeUnknownError)
     assert ferry.settle(claimed).state is DeliveryState.HELD
     (dispatch,) = scalars(ferry.database, "SELECT id FROM dispatch")
-    settled = ledger.resolve(ferry.database, dispatch, word, actor="ops", reason="asked Acme")
+    settled = settling.resolve(ferry.database, dispatch, word, actor="ops", reason="asked Acme")
     if accepted_again:
         assert settled.state is DeliveryState.PARTIAL
         ferry.deliver(claimed, "api")
@@ -190,7 +190,7 @@ def test_confirming_what_is_in_doubt_does_not_confirm_what_was_never_sent(ferry,
     ferry.try_to_deliver(claimed, "api")
     ferry.settle(claimed)
     (dispatch,) = scalars(ferry.database, "SELECT id FROM dispatch")
-    settled = ledger.resolve(ferry.database, dispatch, DispatchState.CONFIRMED, actor="ops", reason="asked")
+    settled = settling.resolve(ferry.database, dispatch, DispatchState.CONFIRMED, actor="ops", reason="asked")
     assert settled.state is DeliveryState.PARTIAL
     ferry.deliver(claimed, "api")
     assert ferry.settle(claimed).state is DeliveryState.DELIVERED

@@ -13,7 +13,7 @@ from leadferry.delivery.later import another_time, not_yet
 from leadferry.delivery.notices import tell_if_late
 from leadferry.delivery.params import DeliverNow
 from leadferry.errors import OutcomeUnknownError, QuotaError, TransferInterruptedError
-from leadferry.store import ledger
+from leadferry.store import settling
 
 NEW_YORK = ZoneInfo("America/New_York")
 CALENDAR = {
@@ -78,7 +78,7 @@ def test_the_leads_of_a_delivery_that_waits_over_a_long_weekend_stay_claimed(dat
     found = not_yet(database, delivery, now=local(16, "22:00"))
     ((lease,),) = rows(database, "SELECT lease_until FROM delivery WHERE id = :id", id=delivery)
     assert lease > now + (found.until - local(16, "22:00"))
-    ledger.recover_stale(database)
+    settling.recover_stale(database)
     assert waiting(database) == []
 
 

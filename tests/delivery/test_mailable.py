@@ -15,7 +15,7 @@ from batches import add_leads, make_batch, rows
 from ferry import email
 from leadferry.errors import MessageRefusedError, OutcomeUnknownError, TooLargeError
 from leadferry.states import DeliveryState
-from leadferry.store import ledger
+from leadferry.store import sending
 
 BUYER, BOSS = "leads@acme.example", "boss@acme.example"
 WIDE = {"note": "\u00e4 long text that a buyer wants, said again and again. " * 6}
@@ -109,7 +109,7 @@ def test_split_sends_complete_files_in_messages_that_say_which_they_are(ferry, m
 def test_a_cut_after_part_two_never_sends_part_one_again(ferry, mail, leads):
     limits = {"max_message": "60KB", "when_too_large": ["split"]}
     claimed = ferry.rendered(noted(email(BUYER, subject="{{ mail.part }}", **limits)))
-    planned = {one.parcel_key for one in ledger.dispatches_to(ferry.database, claimed.delivery_id)}
+    planned = {one.parcel_key for one in sending.dispatches_to(ferry.database, claimed.delivery_id)}
     mail.faults.cut_at = 2
     assert isinstance(ferry.try_to_deliver(claimed, "mail"), OutcomeUnknownError)
     mail.faults.cut_at = None

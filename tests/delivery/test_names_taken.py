@@ -9,7 +9,7 @@ from batches import add_leads, folder, make_batch, rows
 from leadferry.delivery import deliver as delivering
 from leadferry.errors import DestinationBusyError, NameConflictError, StoreError
 from leadferry.states import DeliveryState, DispatchState
-from leadferry.store import ledger
+from leadferry.store import sending
 
 NAME = "leads.csv.gz"
 
@@ -130,7 +130,7 @@ def test_a_crash_before_a_name_was_chosen_needs_no_person(ferry, claimed, inbox,
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger, "choose_name", crash)
+        patch.setattr(sending, "choose_name", crash)
         with pytest.raises(Crash):
             ferry.deliver(delivery, "drop")
     assert sent_as(ferry) == (None, "sending")
@@ -182,9 +182,9 @@ def test_names_end_somewhere(ferry, claimed, inbox, monkeypatch):
 
 def test_a_sender_that_was_taken_over_chooses_no_name(ferry, claimed):
     delivery = claimed("suffix")
-    (one,) = ledger.dispatches_to(ferry.database, delivery.delivery_id)
+    (one,) = sending.dispatches_to(ferry.database, delivery.delivery_id)
     with pytest.raises(StoreError, match="not being sent by attempt 1"):
-        ledger.choose_name(ferry.database, [one], "leads_2.csv.gz", number=1)
+        sending.choose_name(ferry.database, [one], "leads_2.csv.gz", number=1)
     assert one.state is DispatchState.READY
 
 

@@ -21,7 +21,7 @@ from leadferry.delivery.settle import settle
 from leadferry.doctor.finding import Stage
 from leadferry.errors import NoSuchPathError, OutcomeUnknownError, StoreError
 from leadferry.states import DeliveryState, DispatchState
-from leadferry.store import ledger
+from leadferry.store import ledger, sending
 
 PAGE = "docs/how-to/operate.md"
 
@@ -114,10 +114,10 @@ def held(database, store_url, archive, tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
     add_leads(database, 3)
     delivery_id = _rendered(database, archive, folder(tmp_path / "a"))
-    (dispatch,) = ledger.dispatches_to(database, delivery_id)
-    number = ledger.begin_sending(database, [dispatch], lease=make_batch().claim_lease)
+    (dispatch,) = sending.dispatches_to(database, delivery_id)
+    number = sending.begin_sending(database, [dispatch], lease=make_batch().claim_lease)
     error = OutcomeUnknownError("The answer was lost")
-    ledger.end_sending(database, [dispatch], DispatchState.UNKNOWN, number=number, error=error)
+    sending.end_sending(database, [dispatch], DispatchState.UNKNOWN, number=number, error=error)
     assert settle(database, archive, delivery_id).state is DeliveryState.HELD
     return dispatch.id
 

@@ -30,7 +30,7 @@ from leadferry.destinations.sftp import Sftp, SftpSession
 from leadferry.errors import LeadferryError, NothingToDeliverError
 from leadferry.mapping.fields import Mapping
 from leadferry.states import DeliveryState
-from leadferry.store import claim, ledger, routing
+from leadferry.store import claim, ledger, routing, sending, settling
 from leadferry.store.database import Database
 from leadferry.store.leads import read_leads
 
@@ -41,11 +41,11 @@ POINTS = {
     "map": (Mapping, "apply"),
     "publish": (Archive, "publish"),
     "record_files": (ledger, "record_files"),
-    "begin_sending": (ledger, "begin_sending"),
+    "begin_sending": (sending, "begin_sending"),
     "upload": (SftpSession, "_upload"),
     "rename": (paramiko.SFTPClient, "rename"),
-    "end_sending": (ledger, "end_sending"),
-    "settle": (ledger, "settle"),
+    "end_sending": (sending, "end_sending"),
+    "settle": (settling, "settle"),
 }
 """Where a driver can be killed or stopped, in the order in which a delivery comes by."""
 

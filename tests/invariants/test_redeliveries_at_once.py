@@ -8,7 +8,7 @@ import pytest
 from harbour import Driver
 
 from batches import add_leads, folder, make_batch, scalars, waiting
-from leadferry.store import ledger
+from leadferry.store import settling
 
 LEADS = 3000
 
@@ -61,7 +61,7 @@ def test_i1_redeliveries_of_what_failed_there_share_it_out(at_once, database, tm
         at_once(departures=1, redeliveries=0)
     (tmp_path / "inbox").unlink()
     (delivery,) = scalars(database, "SELECT id FROM delivery")
-    ledger.settle(database, delivery)
+    settling.settle(database, delivery)
     taken = at_once(departures=1, redeliveries=3, failed_since="2026-01-01T00:00Z")
     assert (arrived(tmp_path / "inbox"), sum(taken)) == (leads, LEADS)
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from batches import add_leads, carried, depart, execute, folder, make_batch, scalars, waiting
 from leadferry.states import DeliveryState
-from leadferry.store import ledger
+from leadferry.store import settling
 
 FRIDAY = datetime(2026, 1, 30, 14, 0, tzinfo=UTC)
 EARLIER = FRIDAY - timedelta(days=60)
@@ -101,7 +101,7 @@ def test_a_delivery_that_fails_gives_back_what_waited_and_nothing_twice(database
     set_field(database, old[0], "email", "new@example.com")
     new = add(database, 2)
     claimed = depart(database, batch, "fails", at=FRIDAY + timedelta(days=2))
-    settled = ledger.settle(database, claimed.delivery_id)
+    settled = settling.settle(database, claimed.delivery_id)
     assert (done, settled.returned, waiting(database)) == (old, 2, new)
     again = gone(database, batch, 3)
     assert sorted(again) == carried_by(mode, old, new)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from batches import add_leads, carried, depart, kept_back, make_batch, rows, scalars, waiting
 from leadferry.batch.selection import Cap, Select
 from leadferry.states import DeliveryState
-from leadferry.store import ledger
+from leadferry.store import ledger, overflow, settling
 
 NEW_YORK = ZoneInfo("America/New_York")
 FRIDAY = datetime(2026, 1, 30, 14, 0, tzinfo=UTC)
@@ -159,7 +159,7 @@ def test_what_is_beyond_a_cap_goes_to_the_next_batch_once_nothing_departs(databa
 def test_leads_that_overflow_come_back_when_the_delivery_fails_and_are_nobody_elses(database):
     leads = add_leads(database, 3, received_at=EARLIER)
     claimed = depart(database, capped(OVERFLOWING), at=FRIDAY)
-    ledger.settle(database, claimed.delivery_id)
+    settling.settle(database, claimed.delivery_id)
     assert (waiting(database), next_buyer(database)) == (leads, [])
     assert scalars(database, "SELECT count(*) FROM passed_on") == [0]
 
@@ -180,7 +180,7 @@ def ferry_done(database):
 
     def settle(claimed):
         with database.transaction() as connection:
-            ledger.overflow.pass_on(connection, claimed.delivery_id)
+            overflow.pass_on(connection, claimed.delivery_id)
 
     return settle
 
@@ -190,7 +190,7 @@ def test_a_failed_delivery_gives_its_share_of_the_cap_back(database):
     add_leads(database, 6, received_at=EARLIER)
     batch = capped({"leads": 5, "per": "day"})
     failed = depart(database, batch, "fails", at=FRIDAY)
-    ledger.settle(database, failed.delivery_id)
+    settling.settle(database, failed.delivery_id)
     assert take(database, batch, FRIDAY + timedelta(hours=1)) == 5
 
 

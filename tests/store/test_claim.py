@@ -9,7 +9,7 @@ from sqlalchemy import text
 from batches import add_leads, carried, claim, execute, rows, scalars, waiting
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryState
-from leadferry.store import ledger
+from leadferry.store import ledger, settling
 from leadferry.store.routing import route_new_leads
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -151,7 +151,7 @@ def test_the_same_run_finds_its_delivery_again(database):
 def test_a_run_that_is_cleared_after_its_delivery_failed_makes_a_new_one_with_the_same_leads(database):
     leads = add_leads(database, 2)
     first = claim(database)
-    ledger.settle(database, first.delivery_id)
+    settling.settle(database, first.delivery_id)
     second = claim(database)
     assert second.delivery_id != first.delivery_id
     assert carried(database, second.delivery_id) == leads
@@ -175,7 +175,7 @@ def test_keep_for_next_delivers_now_and_again_with_the_next_departure(database):
 def test_a_failed_delivery_that_kept_the_queue_puts_nothing_into_it_twice(database):
     leads = add_leads(database, 3)
     now = claim(database, "by hand", keep_for_next=True)
-    ledger.settle(database, now.delivery_id)
+    settling.settle(database, now.delivery_id)
     assert waiting(database) == leads
     assert claim(database, "scheduled").included == 3
 
@@ -220,7 +220,7 @@ def test_windows_meet_without_gap_or_overlap_whatever_failed_or_was_skipped_betw
             add_leads(database, 2, received_at=end - timedelta(hours=1))
         claimed = claim(database, f"run-{number}", window_to=end)
         if number == 1:
-            ledger.settle(database, claimed.delivery_id)  # fails: nothing was sent
+            settling.settle(database, claimed.delivery_id)  # fails: nothing was sent
         elif claimed.state is not DeliveryState.SKIPPED:
             delivered.append(claimed.delivery_id)
     windows = rows(

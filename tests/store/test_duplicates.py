@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batches import add_leads, carried, depart, kept_back, make_batch, rows, scalars, waiting
-from leadferry.store import ledger
+from leadferry.store import ledger, settling
 
 FRIDAY = datetime(2026, 1, 30, 14, 0, tzinfo=UTC)
 EARLIER = FRIDAY - timedelta(days=60)
@@ -166,7 +166,7 @@ def test_a_failed_delivery_is_not_remembered(database):
     first = add(database, email="a@x.example")
     claimed = depart(database, batch, at=FRIDAY)
     depart(database, batch, "looks", at=FRIDAY)  # makes the keys of the delivery under way
-    ledger.settle(database, claimed.delivery_id)
+    settling.settle(database, claimed.delivery_id)
     second = add(database, email="a@x.example")
     assert gone(database, batch, "run-2") == ([first], {second: "dedupe email"})
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from batches import add_leads, claim, execute, rows
-from leadferry.store import ledger
+from leadferry.store import settling
 from leadferry.store.early import order_early
 
 HOUR = timedelta(hours=1)
@@ -61,7 +61,7 @@ def test_a_departure_that_failed_or_took_nothing_is_not_repeated_by_it(database)
     claim(database, "early", minimum=6)
     assert order(database, leads=5) is None
     failed = claim(database, "early again")
-    ledger.settle(database, failed.delivery_id)
+    settling.settle(database, failed.delivery_id)
     assert order(database, leads=5) is None
 
 
@@ -116,7 +116,7 @@ def test_the_pause_begins_when_the_departure_that_failed_has_ended(database):
     delivery = claim(database, "tried for long")
     let_time_pass(database, 120)
     assert order(database, leads=5, again_after=HOUR) is None
-    ledger.settle(database, delivery.delivery_id)
+    settling.settle(database, delivery.delivery_id)
     assert order(database, leads=5, again_after=HOUR) is None
     let_time_pass(database, 61)
     assert "asked again" in order(database, leads=5, again_after=HOUR)

@@ -9,7 +9,7 @@ from sqlalchemy import event, text
 from batches import DEPARTS_AT, add_leads, claim, execute, rows
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryState
-from leadferry.store import audit, history, ledger, standing
+from leadferry.store import audit, history, settling, standing
 from leadferry.store.audit import record, trail
 from leadferry.store.history import Asked, deliveries
 
@@ -200,7 +200,7 @@ def test_a_departure_that_failed_is_the_previous_one_for_the_next_but_not_for_it
     add_leads(database, 1)
     failed = claim(database, "tuesday")
     assert before(database, "tuesday") == "monday"
-    ledger.settle(database, failed.delivery_id)
+    settling.settle(database, failed.delivery_id)
     assert before(database, "tuesday") == "monday"
     assert before(database, "wednesday") == "tuesday"
 
@@ -209,7 +209,7 @@ def test_a_departure_that_failed_is_the_previous_one_for_the_next_but_not_for_it
 def test_who_triggers_a_run_makes_up_for_departures_that_came_to_nothing(database):
     claim(database, "monday")
     add_leads(database, 2)
-    ledger.settle(database, claim(database, "failed").delivery_id)
+    settling.settle(database, claim(database, "failed").delivery_id)
     claim(database, "too many", maximum=1)
     assert before(database, "tuesday") == "too many"
     assert before(database, "by hand", by_hand=True) == "monday"

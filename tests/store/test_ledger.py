@@ -7,7 +7,7 @@ import pytest
 from batches import add_leads, carried, claim, execute, kept_back, rows, scalars, waiting
 from leadferry.errors import DestinationBusyError, StoreError, TransferInterruptedError
 from leadferry.states import DeliveryState, DispatchState
-from leadferry.store import ledger
+from leadferry.store import ledger, sending, settling
 from leadferry.store.ledger import PlannedDispatch, RenderedFile
 
 LEASE = timedelta(hours=1)
@@ -39,17 +39,17 @@ def recorded(database, *, destinations=("first",), rows=None, lease=LEASE):
 
 
 def parcel(database, delivery_id, destination="first"):
-    return ledger.dispatches_to(database, delivery_id, destination)
+    return sending.dispatches_to(database, delivery_id, destination)
 
 
 def begin(database, delivery_id, destination="first"):
-    return ledger.begin_sending(database, parcel(database, delivery_id, destination), lease=LEASE)
+    return sending.begin_sending(database, parcel(database, delivery_id, destination), lease=LEASE)
 
 
 def end(database, delivery_id, outcome, destination="first", *, number=1, **keys):
     if outcome is DispatchState.CONFIRMED:
         keys.setdefault("receipt", RECEIPT)
-    ledger.end_sending(database, parcel(database, delivery_id, destination), outcome, number=number, **keys)
+    sending.end_sending(database, parcel(database, delivery_id, destination), outcome, number=number, **keys)
 
 
 def sent(database, delivery_id, outcome, destination="first"):
@@ -141,12 +141,12 @@ def test_a_sender_that_was_replaced_cannot_end_the_attempt_of_its_successor(data
 
 
 def test_only_one_process_at_a_time_may_send_a_parcel(database):
-    with ledger.sole_sender(database, "parcel"):
-        with ledger.sole_sender(database, "another parcel"):
+    with sending.sole_sender(database, "parcel"):
+        with sending.sole_sender(database, "another parcel"):
             pass
-        with pytest.raises(DestinationBusyError), ledger.sole_sender(database, "parcel"):
+        with pytest.raises(DestinationBusyError), sending.sole_sender(database, "parcel"):
             pass
-    with ledger.sole_sender(database, "parcel"):
+    with sending.sole_sender(database, "parcel"):
         pass
 
 
@@ -172,11 +172,11 @@ def test_a_delivery_ends_as_its_dispatches_say_and_its_leads_are_somewhere(datab
     for destination, outcome in zip(("first", "second"), outcomes, strict=True):
         if outcome:
             sent(database, delivery_id, DispatchState(outcome), destination)
-    settled = ledger.settle(database, delivery_id)
+    settled = settling.settle(database, delivery_id)
     assert settled.state is expected
     assert settled.returned == (3 if expected is DeliveryState.FAILED else 0)
     assert waiting(database) == (leads if expected is DeliveryState.FAILED else [])
-    again = ledger.settle(database, delivery_id)
+    again = settling.settle(database, delivery_id)
     assert (again.state, again.returned, waiting(database)) == (expected, 0, waiting(database))
 
 
@@ -184,12 +184,12 @@ def test_a_delivery_is_not_settled_while_a_dispatch_is_sending(database):
     delivery_id = recorded(database)
     begin(database, delivery_id)
     with pytest.raises(StoreError, match="cannot be settled while a dispatch is 'sending'"):
-        ledger.settle(database, delivery_id)
+        settling.settle(database, delivery_id)
 
 
 def test_nothing_is_sent_of_a_settled_delivery(database):
     delivery_id = recorded(database)
-    ledger.settle(database, delivery_id)
+    settling.settle(database, delivery_id)
     with pytest.raises(StoreError, match="is failed and can go no further"):
         begin(database, delivery_id)
 
@@ -198,9 +198,9 @@ def test_a_partial_delivery_becomes_delivered_when_the_rest_arrives_later(databa
     delivery_id = recorded(database, destinations=("first", "second"))
     sent(database, delivery_id, DispatchState.CONFIRMED)
     sent(database, delivery_id, DispatchState.FAILED, "second")
-    assert ledger.settle(database, delivery_id).state is DeliveryState.PARTIAL
+    assert settling.settle(database, delivery_id).state is DeliveryState.PARTIAL
     sent(database, delivery_id, DispatchState.CONFIRMED, "second")
-    assert ledger.settle(database, delivery_id).state is DeliveryState.DELIVERED
+    assert settling.settle(database, delivery_id).state is DeliveryState.DELIVERED
 
 
 @pytest.mark.parametrize(
@@ -212,11 +212,11 @@ def test_a_partial_delivery_whose_rest_is_in_doubt_stays_partial_until_a_person_
 ):
     delivery_id = recorded(database, destinations=("first", "second"))
     sent(database, delivery_id, DispatchState.CONFIRMED)
-    assert ledger.settle(database, delivery_id).state is DeliveryState.PARTIAL
+    assert settling.settle(database, delivery_id).state is DeliveryState.PARTIAL
     sent(database, delivery_id, DispatchState.UNKNOWN, "second")
-    assert ledger.settle(database, delivery_id).state is DeliveryState.PARTIAL
+    assert settling.settle(database, delivery_id).state is DeliveryState.PARTIAL
     (in_doubt,) = parcel(database, delivery_id, "second")
-    assert ledger.resolve(database, in_doubt.id, answer, actor="ops", reason="asked").state is expected
+    assert settling.resolve(database, in_doubt.id, answer, actor="ops", reason="asked").state is expected
 
 
 @pytest.mark.req("F03")
@@ -228,29 +228,31 @@ def test_a_held_delivery_ends_as_the_person_says_who_asked_the_recipient(databas
     delivery_id = recorded(database)
     leads = carried(database, delivery_id)
     sent(database, delivery_id, DispatchState.UNKNOWN)
-    assert ledger.settle(database, delivery_id).state is DeliveryState.HELD
+    assert settling.settle(database, delivery_id).state is DeliveryState.HELD
     (in_doubt,) = parcel(database, delivery_id)
-    settled = ledger.resolve(database, in_doubt.id, answer, actor="ops@example.com", reason="Acme has it not")
+    settled = settling.resolve(
+        database, in_doubt.id, answer, actor="ops@example.com", reason="Acme has it not"
+    )
     assert settled.state is expected
     assert waiting(database) == (leads if expected is DeliveryState.FAILED else [])
     assert rows(database, "SELECT actor, action, object FROM audit") == [
         ("ops@example.com", f"dispatch.{answer}", f"dispatch {in_doubt.id}")
     ]
     with pytest.raises(StoreError, match="not waiting for a decision"):
-        ledger.resolve(database, in_doubt.id, answer, actor="ops", reason="again")
+        settling.resolve(database, in_doubt.id, answer, actor="ops", reason="again")
 
 
 def test_an_answer_is_not_given_by_half_when_the_delivery_cannot_be_settled(database):
     delivery_id = recorded(database, destinations=("first", "second"))
     for destination in ("first", "second"):
         sent(database, delivery_id, DispatchState.UNKNOWN, destination)
-    ledger.settle(database, delivery_id)
+    settling.settle(database, delivery_id)
     execute(database, "UPDATE delivery SET included = included + 1")  # counts that do not add up
     (first,) = parcel(database, delivery_id)
-    ledger.resolve(database, first.id, DispatchState.CONFIRMED, actor="ops", reason="asked")
+    settling.resolve(database, first.id, DispatchState.CONFIRMED, actor="ops", reason="asked")
     (second,) = parcel(database, delivery_id, "second")
     with pytest.raises(StoreError):
-        ledger.resolve(database, second.id, DispatchState.CONFIRMED, actor="ops", reason="asked")
+        settling.resolve(database, second.id, DispatchState.CONFIRMED, actor="ops", reason="asked")
     assert parcel(database, delivery_id, "second")[0].state is DispatchState.UNKNOWN
     assert scalars(database, "SELECT object FROM audit") == [f"dispatch {first.id}"]
 
@@ -259,7 +261,7 @@ def test_an_answer_for_a_delivery_whose_tasks_still_run_does_not_close_it(databa
     delivery_id = recorded(database, destinations=("first", "second"))
     sent(database, delivery_id, DispatchState.UNKNOWN)
     (in_doubt,) = parcel(database, delivery_id)
-    ledger.resolve(database, in_doubt.id, DispatchState.FAILED, actor="ops", reason="asked")
+    settling.resolve(database, in_doubt.id, DispatchState.FAILED, actor="ops", reason="asked")
     assert state(database, delivery_id) is DeliveryState.RENDERED
     sent(database, delivery_id, DispatchState.CONFIRMED, "second")
 
@@ -277,7 +279,7 @@ def test_i2_the_store_refuses_to_settle_counts_that_do_not_add_up(database, misc
     sent(database, delivery_id, DispatchState.CONFIRMED)
     execute(database, miscount)
     with pytest.raises(StoreError, match=f"The lead store refused: delivery {delivery_id}"):
-        ledger.settle(database, delivery_id)
+        settling.settle(database, delivery_id)
     assert state(database, delivery_id) is DeliveryState.RENDERED
 
 
@@ -286,7 +288,7 @@ def test_i2_the_store_refuses_to_settle_a_file_with_more_or_fewer_rows_than_lead
     delivery_id = recorded(database, rows=2)
     sent(database, delivery_id, DispatchState.CONFIRMED)
     with pytest.raises(StoreError, match="has 3 leads, which its files or receipts do not add up to"):
-        ledger.settle(database, delivery_id)
+        settling.settle(database, delivery_id)
 
 
 def test_i2_a_delivery_of_which_nothing_was_confirmed_is_not_delivered(database):
@@ -351,7 +353,7 @@ def test_what_is_written_for_good_can_neither_be_deleted_nor_emptied(database, t
     delivery_id = recorded(database)
     sent(database, delivery_id, DispatchState.UNKNOWN)
     (in_doubt,) = parcel(database, delivery_id)
-    ledger.resolve(database, in_doubt.id, DispatchState.CONFIRMED, actor="ops", reason="asked")
+    settling.resolve(database, in_doubt.id, DispatchState.CONFIRMED, actor="ops", reason="asked")
     with pytest.raises(StoreError, match=f"rows of {table} are never"):
         execute(database, change.format(table))
 
@@ -369,7 +371,7 @@ def test_i8_an_audit_row_is_never_changed(database):
 def test_a_claim_that_nobody_works_on_gives_its_leads_back_when_its_lease_is_over(database):
     leads = add_leads(database, 3)
     claimed = claim(database, lease=-LEASE)
-    assert ledger.recover_stale(database) == [claimed.delivery_id]
+    assert settling.recover_stale(database) == [claimed.delivery_id]
     assert waiting(database) == leads
     assert state(database, claimed.delivery_id) is DeliveryState.FAILED
     assert claim(database, "run-2").included == 3
@@ -379,7 +381,7 @@ def test_a_claim_that_nobody_works_on_gives_its_leads_back_when_its_lease_is_ove
 def test_a_claim_whose_lease_runs_is_not_taken_away(database):
     add_leads(database, 3)
     claim(database, lease=LEASE)
-    assert ledger.recover_stale(database) == []
+    assert settling.recover_stale(database) == []
 
 
 @pytest.mark.req("F12")
@@ -387,7 +389,7 @@ def test_a_sign_of_life_prolongs_the_lease(database):
     add_leads(database, 3)
     claimed = claim(database, lease=-LEASE)
     ledger.extend_lease(database, claimed.delivery_id, LEASE)
-    assert ledger.recover_stale(database) == []
+    assert settling.recover_stale(database) == []
 
 
 @pytest.mark.req("F12")
@@ -398,7 +400,7 @@ def test_a_delivery_of_which_something_may_have_arrived_is_never_recovered(datab
     if in_doubt is not DispatchState.SENDING:
         end(database, delivery_id, in_doubt)
     execute(database, "UPDATE delivery SET lease_until = now() - interval '1 day'")
-    assert ledger.recover_stale(database) == []
+    assert settling.recover_stale(database) == []
     assert waiting(database) == []
 
 
@@ -406,16 +408,16 @@ def test_a_delivery_of_which_something_may_have_arrived_is_never_recovered(datab
 def test_a_sender_that_wakes_up_after_its_delivery_was_recovered_sends_nothing(database):
     delivery_id = recorded(database, lease=-LEASE)
     sleeping = parcel(database, delivery_id)
-    ledger.recover_stale(database)
+    settling.recover_stale(database)
     with pytest.raises(StoreError, match="is failed and can go no further"):
-        ledger.begin_sending(database, sleeping, lease=LEASE)
+        sending.begin_sending(database, sleeping, lease=LEASE)
 
 
 @pytest.mark.req("F12")
 def test_a_renderer_that_wakes_up_after_its_delivery_was_recovered_records_nothing(database):
     add_leads(database, 3)
     claimed = claim(database, lease=-LEASE)
-    ledger.recover_stale(database)
+    settling.recover_stale(database)
     with pytest.raises(StoreError, match="is failed and can go no further"):
         ledger.record_files(database, claimed.delivery_id, [], [])
 

@@ -4,7 +4,7 @@ import pytest
 
 from batches import add_leads, carried, claim, execute, kept_back, rows, waiting
 from leadferry.errors import StoreError
-from leadferry.store import ledger
+from leadferry.store import settling
 from leadferry.store.queue import Stop, release, stop
 from leadferry.store.routing import route_new_leads
 
@@ -64,7 +64,7 @@ def test_a_cancelled_lead_is_withheld_and_never_comes_back(database, keys):
 
 def test_a_cancelled_lead_is_withheld_again_after_its_delivery_failed(database, leads):
     cancel(database, leads[0])
-    ledger.settle(database, claim(database).delivery_id)
+    settling.settle(database, claim(database).delivery_id)
     assert waiting(database) == leads
     again = claim(database, "run-2")
     assert kept_back(database, again.delivery_id) == {leads[0]: "cancelled"}

@@ -11,6 +11,7 @@ from leadferry.states import Answer, RequestState
 from leadferry.store import ledger
 from leadferry.store.ledger import PlannedDispatch, RenderedFile
 from leadferry.store.responses import Responses
+from leadferry.store.sending import begin_sending, dispatches_to
 
 LEASE = timedelta(hours=1)
 FILE = RenderedFile(
@@ -32,8 +33,8 @@ def sending(database):
     leads = add_leads(database, 3)
     claimed = claim(database)
     ledger.record_files(database, claimed.delivery_id, [FILE], [PLAN])
-    (dispatch,) = ledger.dispatches_to(database, claimed.delivery_id)
-    number = ledger.begin_sending(database, [dispatch], lease=LEASE)
+    (dispatch,) = dispatches_to(database, claimed.delivery_id)
+    number = begin_sending(database, [dispatch], lease=LEASE)
     with Responses(database, dispatch_id=dispatch.id, attempt=number) as responses:
         responses.leads = leads
         yield responses

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from batches import add_leads, claim, scalars, waiting
 from leadferry.states import DeliveryState
-from leadferry.store import ledger
+from leadferry.store import settling
 from leadferry.store.database import Database
 from leadferry.store.routing import route_new_leads
 
@@ -83,7 +83,7 @@ def test_a_withheld_lead_is_not_offered_again_when_its_flow_is_added_again(datab
 
 def test_a_lead_of_a_failed_delivery_comes_back_when_its_flow_is_added_again(database):
     leads = add_leads(database, 2)
-    ledger.settle(database, claim(database).delivery_id)
+    settling.settle(database, claim(database).delivery_id)
     route(database, flows=["other"])
     route(database)
     assert waiting(database) == leads
@@ -93,7 +93,7 @@ def test_a_lead_that_came_back_while_its_flow_was_removed_is_offered_once(databa
     leads = add_leads(database, 2)
     claimed = claim(database)
     route(database, flows=["other"])
-    ledger.settle(database, claimed.delivery_id)
+    settling.settle(database, claimed.delivery_id)
     route(database)
     assert waiting(database) == leads
 
@@ -137,7 +137,7 @@ def test_leads_of_a_flow_that_was_removed_do_not_come_back_from_a_failed_deliver
     (new,) = add_leads(database, 1, flow="new")
     taken = claim(database, "run-1", flows=["old", "new"], config={"flows": ["old", "new"]})
     route(database, flows=["new"])
-    ledger.settle(database, taken.delivery_id)
+    settling.settle(database, taken.delivery_id)
     assert waiting(database) == [new]
     route(database, flows=["old", "new"])
     assert sorted(waiting(database)) == sorted([*old, new])

@@ -9,7 +9,7 @@ import pytest
 from batches import add_leads, execute, rows, waiting
 from ferry import messages
 from leadferry.states import DeliveryState
-from leadferry.store import ledger
+from leadferry.store import sending
 from leadferry.watch.recover import recover
 
 from .conftest import MONDAY, OPS
@@ -77,8 +77,8 @@ def test_what_cannot_be_cleared_up_stays_in_doubt_and_one_does_not_hinder_the_ot
     )
     port.batch("bolt", schedule="manual")
     stuck, dead = port.rendered(), port.extract("bolt")
-    (dispatch,) = ledger.dispatches_to(port.database, stuck)
-    ledger.begin_sending(port.database, [dispatch], lease=MONDAY - MONDAY)
+    (dispatch,) = sending.dispatches_to(port.database, stuck)
+    sending.begin_sending(port.database, [dispatch], lease=MONDAY - MONDAY)
     port.abandon(stuck)
     port.abandon(dead)
 

@@ -11,8 +11,8 @@ import typer
 from leadferry.cli.output import AsJson, aside, show
 
 if TYPE_CHECKING:
-    from leadferry.store.ledger import Settlement
     from leadferry.store.redelivery import Chosen
+    from leadferry.store.settling import Settlement
 
 app = typer.Typer()
 

@@ -16,7 +16,7 @@ from leadferry.cli.output import AsJson, show
 from leadferry.connections import lead_store
 from leadferry.errors import StoreError
 from leadferry.states import DispatchState
-from leadferry.store import history, ledger
+from leadferry.store import history, settling
 from leadferry.store.audit import record
 from leadferry.store.retirements import removed_at
 
@@ -103,7 +103,7 @@ def fail(dispatch_id: Annotated[int, typer.Argument(metavar="ID")], *, reason: R
 
 
 def _resolve(dispatch_id: int, outcome: DispatchState, reason: str) -> None:
-    settled = ledger.resolve(lead_store(), dispatch_id, outcome, actor=getpass.getuser(), reason=reason)
+    settled = settling.resolve(lead_store(), dispatch_id, outcome, actor=getpass.getuser(), reason=reason)
     typer.echo(f"Dispatch {dispatch_id} is {outcome}; delivery {settled.delivery_id} is {settled.state}.")
 
 

@@ -36,10 +36,11 @@ from leadferry.errors import (
     TransferInterruptedError,
 )
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
-from leadferry.store import ledger, suspensions
+from leadferry.store import ledger, sending, settling, suspensions
 from leadferry.store.database import Database
-from leadferry.store.ledger import Delivery, Dispatch, StoredFile
+from leadferry.store.ledger import Delivery, StoredFile
 from leadferry.store.responses import Responses
+from leadferry.store.sending import Dispatch
 from leadferry.templates import numbered_name
 
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def deliver(database: Database, archive: Archive, delivery_id: int, destination_
         if errors:
             _leave_alone(database, delivery, destination_id, errors)
             raise max(errors, key=_severity)
-    there = ledger.dispatches_to(database, delivery_id, destination_id)
+    there = sending.dispatches_to(database, delivery_id, destination_id)
     return sum(one.state is DispatchState.CONFIRMED for one in there)
 
 
@@ -92,19 +93,19 @@ def _close_other_ways(
     if not others:
         return
     look_up(database, archive, delivery.id, only=others)
-    for one in ledger.dispatches_to(database, delivery.id):
+    for one in sending.dispatches_to(database, delivery.id):
         if one.destination in others and one.state is DispatchState.UNKNOWN:
             raise OutcomeUnknownError(
                 f"{destination_id!r} is not used: parcel {one.parcel_key} may have arrived at {one.destination!r}"
             )
-    ledger.skip_unneeded(database, delivery.id)
+    settling.skip_unneeded(database, delivery.id)
 
 
 def _refuse_suspended(database: Database, delivery: Delivery, batch: Batch, destination_id: str) -> None:
     try:
         refuse_suspended(database, batch, destination_id, delivery.kind)
     except DestinationSuspendedError as error:
-        ledger.note_unsent(database, delivery.id, destination_id, error)
+        sending.note_unsent(database, delivery.id, destination_id, error)
         raise
 
 
@@ -136,7 +137,7 @@ def look_up(
     delivery = ledger.get_delivery(database, delivery_id)
     lost = {
         one.destination
-        for one in ledger.dispatches_to(database, delivery_id)
+        for one in sending.dispatches_to(database, delivery_id)
         if one.state is DispatchState.SENDING and (only is None or one.destination in only)
     }
     for destination_id in sorted(lost):
@@ -182,7 +183,7 @@ class _Sender:
     def parcels(self) -> list[list[Dispatch]]:
         """Return the needed dispatches that travel together, parcel by parcel, in the order in which they are sent."""
         found: dict[str, list[Dispatch]] = {}
-        for one in ledger.dispatches_to(self.database, self.delivery.id, self.destination.id):
+        for one in sending.dispatches_to(self.database, self.delivery.id, self.destination.id):
             if one.state is not DispatchState.SKIPPED:
                 found.setdefault(one.parcel_key, []).append(one)
         return list(found.values())
@@ -210,7 +211,7 @@ class _Sender:
         """Ask the destination about every parcel that is `sending`."""
         for dispatches in self.parcels():
             if _any(dispatches, DispatchState.SENDING):
-                with ledger.sole_sender(self.database, dispatches[0].parcel_key):
+                with sending.sole_sender(self.database, dispatches[0].parcel_key):
                     current = self._current(dispatches[0].parcel_key)
                     # A sender that was alive after all may have ended it while we waited for our turn.
                     if _any(current, DispatchState.SENDING):
@@ -221,7 +222,7 @@ class _Sender:
 
     def _bring_home(self, parcel_key: str) -> None:
         """Take one parcel from wherever it stands to confirmed."""
-        with ledger.sole_sender(self.database, parcel_key):
+        with sending.sole_sender(self.database, parcel_key):
             dispatches = self._current(parcel_key)
             if _any(dispatches, DispatchState.SENDING):
                 dispatches = self._look_up(dispatches)
@@ -232,7 +233,7 @@ class _Sender:
 
     def _send(self, dispatches: Sequence[Dispatch]) -> None:
         links = self._links(dispatches)
-        number = ledger.begin_sending(self.database, dispatches, lease=lease(self.batch))
+        number = sending.begin_sending(self.database, dispatches, lease=lease(self.batch))
         try:
             if isinstance(links, LeadferryError):
                 raise links
@@ -284,7 +285,7 @@ class _Sender:
                 receipt = self._there_already(candidate)
             except NameConflictError:
                 continue
-            ledger.choose_name(self.database, dispatches, name, number=number)
+            sending.choose_name(self.database, dispatches, name, number=number)
             return candidate, receipt
         raise NameConflictError(
             f"{self.destination.where}: {MOST_NAMES} names like {parcel.file.name} are taken"
@@ -375,7 +376,7 @@ class _Sender:
             reraise=True,
         )
         patiently(
-            ledger.end_sending,
+            sending.end_sending,
             self.database,
             dispatches,
             outcome,

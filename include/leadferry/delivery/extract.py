@@ -20,7 +20,7 @@ from leadferry.delivery.params import DeliverNow
 from leadferry.destinations.base import Retry
 from leadferry.errors import DepartureRefusedError, NothingToDeliverError
 from leadferry.states import DeliveryState
-from leadferry.store import history, ledger
+from leadferry.store import history, settling
 from leadferry.store.claim import Claim, Departure, Selection, claim
 from leadferry.store.database import Database
 from leadferry.store.tables import lead
@@ -47,7 +47,7 @@ def extract(database: Database, batch: Batch, trigger: Trigger) -> Claim:
         NothingToDeliverError: too few leads, and the batch's policy is `fail`; they stay in the queue.
         StoreUnavailableError: nothing happened; call it again.
     """
-    ledger.recover_stale(database)
+    settling.recover_stale(database)
     changes = None
     if not trigger.params.test:
         may_depart(database, batch)

@@ -23,7 +23,8 @@ from leadferry.store import history, suspensions
 from leadferry.store.audit import note_once
 from leadferry.store.claim import TOO_MANY, Claim
 from leadferry.store.database import Database
-from leadferry.store.ledger import Delivery, Settlement, get_delivery
+from leadferry.store.ledger import Delivery, get_delivery
+from leadferry.store.settling import Settlement
 from leadferry.store.skips import SKIPPED_ON_REQUEST
 from leadferry.store.suspensions import Suspension
 

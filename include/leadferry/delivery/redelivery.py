@@ -29,7 +29,7 @@ from leadferry.errors import BatchConfigError, DepartureRefusedError, StoreError
 from leadferry.mapping.rules import is_met
 from leadferry.mapping.sources import source
 from leadferry.states import DeliveryKind, FileKind
-from leadferry.store import ledger
+from leadferry.store import ledger, settling
 from leadferry.store.choosing import Request, Wanted
 from leadferry.store.database import Database
 from leadferry.store.history import get_file
@@ -62,7 +62,7 @@ def claim_redelivery(database: Database, batch: Batch, params: Redeliver, by: By
         StoreError: a lead is not known, or leads are being sent there at this moment.
     """
     _require_destination(batch, params.destination)
-    ledger.recover_stale(database)
+    settling.recover_stale(database)
     file = None if params.file_id is None else _file_of(database, batch, params.file_id)
     if not params.dry_run:
         _refuse_closed(database, batch, only(batch, params.destination))

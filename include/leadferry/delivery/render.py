@@ -29,7 +29,7 @@ from leadferry.mapping.fields import Mapping
 from leadferry.packing.container import ZipContainer
 from leadferry.project import config_folder
 from leadferry.states import DeliveryKind, DeliveryState
-from leadferry.store import ledger
+from leadferry.store import ledger, settling
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, RenderedFile, StoredFile
 from leadferry.store.recheck import recheck
@@ -62,7 +62,7 @@ def render(database: Database, archive: Archive, delivery_id: int) -> list[Store
     if _recheck(database, batch, delivery) | _withhold(database, batch, mapping, delivery):
         delivery = ledger.get_delivery(database, delivery_id)
         if not delivery.included and batch.empty != "header_only":
-            ledger.skip(database, delivery_id, reason="every lead was withheld")
+            settling.skip(database, delivery_id, reason="every lead was withheld")
             return []
     renderer = _Renderer(database, Work(archive=archive, delivery=delivery, batch=batch, mapping=mapping))
     files = list(renderer.render_all())

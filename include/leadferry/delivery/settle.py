@@ -7,10 +7,10 @@ from leadferry.batch.conditions import NOT_READY
 from leadferry.batch.model import Batch
 from leadferry.delivery.deliver import look_up
 from leadferry.states import DeliveryKind, DeliveryState
-from leadferry.store import ledger, suspensions
+from leadferry.store import ledger, settling, suspensions
 from leadferry.store.claim import TOO_MANY
 from leadferry.store.database import Database
-from leadferry.store.ledger import Settlement
+from leadferry.store.settling import Settlement
 
 SUCCESSES = frozenset({DeliveryState.DELIVERED, DeliveryState.SKIPPED})
 """States after which nobody needs to look."""
@@ -25,7 +25,7 @@ def settle(database: Database, archive: Archive, delivery_id: int) -> Settlement
         DeliveryError: a destination could not be asked what became of a parcel; try again.
     """
     look_up(database, archive, delivery_id)
-    settlement = ledger.settle(database, delivery_id)
+    settlement = settling.settle(database, delivery_id)
     delivery = ledger.get_delivery(database, delivery_id)
     limits = Batch.model_validate(delivery.config).suspend
     if limits.after_failures is not None and delivery.kind is not DeliveryKind.TEST:

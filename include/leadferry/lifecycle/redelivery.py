@@ -16,8 +16,8 @@ from leadferry.delivery.settle import settle
 from leadferry.errors import DeliveryError, DepartureRefusedError, LeadferryError
 from leadferry.schedule.opening import closed
 from leadferry.store.database import Database
-from leadferry.store.ledger import Settlement
 from leadferry.store.redelivery import Chosen
+from leadferry.store.settling import Settlement
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from leadferry.delivery.settle import settle
 from leadferry.destinations.folder import Folder
 from leadferry.errors import BatchConfigError, DeliveryError
 from leadferry.store.database import Database
-from leadferry.store.ledger import Settlement
+from leadferry.store.settling import Settlement
 
 _log = logging.getLogger(__name__)
 

@@ -34,9 +34,10 @@ from leadferry.store.choosing import Chooser, Request, as_array, chosen
 from leadferry.store.database import Database
 from leadferry.store.edits import before
 from leadferry.store.history import get_file
-from leadferry.store.ledger import REDELIVERED, StoredFile
+from leadferry.store.ledger import StoredFile
 from leadferry.store.opening import config_id, live_delivery_of_run, next_number
 from leadferry.store.routing import close_lot, new_lot, route_new_leads, waiting_lots
+from leadferry.store.settling import REDELIVERED
 from leadferry.store.tables import (
     batch,
     delivery,

@@ -36,7 +36,7 @@ class Responses:
     Args:
         database: the lead store.
         dispatch_id: whose requests.
-        attempt: the attempt as `ledger.begin_sending` returned it. One that was superseded may not write any more.
+        attempt: the attempt as `sending.begin_sending` returned it. One that was superseded may not write any more.
     """
 
     database: Database

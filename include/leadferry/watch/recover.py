@@ -10,9 +10,9 @@ from leadferry.delivery.notices import tell_outcome
 from leadferry.delivery.settle import settle
 from leadferry.errors import LeadferryError
 from leadferry.states import DeliveryKind, DeliveryState
-from leadferry.store import incidents, ledger
+from leadferry.store import incidents, ledger, settling
 from leadferry.store.database import Database
-from leadferry.store.ledger import Settlement
+from leadferry.store.settling import Settlement
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def recover(database: Database, archive: Archive) -> list[Settlement]:
     exactly as a retried task would; a delivery that cannot be cleared up now stays as it is, and is told by the watchdog.
     A sender that is still alive holds the right to send, so it is never overtaken.
     """
-    settled = [ledger.settle(database, one) for one in ledger.recover_stale(database)]
+    settled = [settling.settle(database, one) for one in settling.recover_stale(database)]
     for delivery_id in incidents.abandoned(database):
         try:
             settled.append(settle(database, archive, delivery_id))
