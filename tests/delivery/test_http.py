@@ -19,7 +19,7 @@ from leadferry.local.http import Response, as_json
 from leadferry.states import DeliveryState, DispatchState
 from leadferry.store import settling
 from leadferry.store.history import Asked, deliveries
-from leadferry.store.standing import answers_to_lead, lead_history
+from leadferry.store.standing import answers_to_lead, story_of
 from servers.http_buyer import Buyer, cut, then_cut
 
 RULES = [
@@ -78,11 +78,11 @@ def test_accepted_leads_are_delivered_and_rejected_ones_are_not_and_do_not_come_
         (second, "rejected", "B-7", None, "[Email] is not in our area"),
         (third, "accepted", "B-8", "12.50", None),
     ]
-    history = lead_history(ferry.database, second)
+    history = story_of(ferry.database, second)["history"]
     assert [(one["outcome"], one["reason"]) for one in history] == [
         ("rejected", "[Email] is not in our area")
     ]
-    assert [one["outcome"] for one in lead_history(ferry.database, third)] == ["delivered"]
+    assert [one["outcome"] for one in story_of(ferry.database, third)["history"]] == ["delivered"]
     assert deliveries(ferry.database, Asked(batch_id="acme"))[0]["answers"] == "2 accepted, 1 rejected"
 
 
@@ -101,7 +101,7 @@ def test_the_leads_history_shows_the_latest_answer_and_the_earlier_ones(ferry, b
         ("incomplete", 400, "telephone is missing"),
     ]
     assert {(one["batch"], one["destination"]) for one in told} == {("acme", "api")}
-    assert lead_history(ferry.database, lead)[0]["reason"] == "telephone is missing"
+    assert story_of(ferry.database, lead)["history"][0]["reason"] == "telephone is missing"
 
 
 @pytest.mark.req("R161")
@@ -146,8 +146,8 @@ def test_a_delivery_that_ends_in_the_middle_is_partial_and_its_rest_waits_in_it(
     assert isinstance(ferry.try_to_deliver(claimed, "api"), PermanentDeliveryError)
     assert ferry.settle(claimed).state is DeliveryState.PARTIAL
     assert waiting(ferry.database) == []
-    assert lead_history(ferry.database, first)[0]["outcome"] == "delivered"
-    assert lead_history(ferry.database, second)[0]["outcome"] == "unanswered"
+    assert story_of(ferry.database, first)["history"][0]["outcome"] == "delivered"
+    assert story_of(ferry.database, second)["history"][0]["outcome"] == "unanswered"
     ferry.deliver(claimed, "api")
     assert ferry.settle(claimed).state is DeliveryState.DELIVERED
     assert buyer.accepted == [first, second]

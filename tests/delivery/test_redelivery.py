@@ -19,7 +19,7 @@ from leadferry.errors import (
 from leadferry.local.http import as_json
 from leadferry.states import DeliveryState
 from leadferry.store.edits import edit
-from leadferry.store.standing import lead_history
+from leadferry.store.standing import story_of
 from servers.http_buyer import Buyer
 
 RULE = {"name": "small", "field": "n", "at_most": 3}
@@ -40,7 +40,7 @@ def delivered(inbox):
 
 def outcomes(ferry, lead):
     """What became of a lead, the oldest first."""
-    return [(one["outcome"], one["reason"]) for one in lead_history(ferry.database, lead)]
+    return [(one["outcome"], one["reason"]) for one in story_of(ferry.database, lead)["history"]]
 
 
 def test_chosen_leads_that_wait_go_and_the_others_stay(ferry, inbox):
@@ -337,7 +337,7 @@ def test_leads_of_another_flow_are_assigned_only_when_that_is_said(ferry, inbox)
     assert "1 not this batch's" in refused(ferry, batch, lead_ids=[lead])
     settled = ferry.redeliver(batch, lead_ids=[lead], assign_others=True)
     assert settled.state is DeliveryState.DELIVERED
-    assert [(one["batch"], one["outcome"]) for one in lead_history(ferry.database, lead)] == [
+    assert [(one["batch"], one["outcome"]) for one in story_of(ferry.database, lead)["history"]] == [
         ("acme", "delivered")
     ]
     listens = make_batch(destinations=[folder(inbox)], flows=["auto", "home"])

@@ -8,7 +8,7 @@ import pytest
 
 from batches import add_leads, make_batch, rows, waiting
 from leadferry.states import DeliveryState
-from leadferry.store.skips import order_skip, waiting_skip, withdraw_skip
+from leadferry.store.skips import order_skip, withdraw_skip
 
 
 @pytest.mark.req("R050")
@@ -21,7 +21,6 @@ def test_the_next_scheduled_departure_is_left_out_and_the_one_after_takes_the_le
         "left out on request of dana: their importer is down",
     )
     assert waiting(ferry.database) == leads
-    assert waiting_skip(ferry.database, "acme") is None
     second = ferry.extract(make_batch(), run_id="scheduled__2")
     assert (second.state, second.included) == (DeliveryState.CLAIMED, 3)
     audited = rows(ferry.database, "SELECT actor, action, object, detail FROM audit")
@@ -54,7 +53,7 @@ def test_a_run_by_hand_goes_and_leaves_the_order_for_the_timetable(ferry):
     order_skip(ferry.database, "acme", actor="dana", reason="not today")
     by_hand = ferry.extract(make_batch(), run_id="manual__1", actor="luis")
     assert by_hand.state is DeliveryState.CLAIMED
-    assert waiting_skip(ferry.database, "acme") == "not today"
+    assert ferry.extract(make_batch(), run_id="scheduled__1").on_request
 
 
 def test_another_batch_is_not_left_out(ferry):

@@ -46,13 +46,6 @@ def withdraw_skip(database: Database, batch_id: str, *, actor: str, reason: str)
     return True
 
 
-def waiting_skip(database: Database, batch_id: str) -> str | None:
-    """Return the reason of the order that waits for the next departure; None when there is none."""
-    waiting = (skip_order.c.batch_id == batch_id) & skip_order.c.run_id.is_(None)
-    with database.transaction() as connection:
-        return connection.scalar(select(skip_order.c.reason).where(waiting))
-
-
 def use_skip(connection: Connection, batch_id: str, *, run_id: str) -> str | None:
     """Let a run use the order that waits, and say why it is left out; None when it goes.
 

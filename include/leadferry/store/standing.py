@@ -233,16 +233,6 @@ def _has_value(name: str, value: str) -> ColumnElement[bool]:
     return func.lower(lead.c.fields[name].astext) == value.lower()
 
 
-def lead_history(database: Database, lead_id: int) -> Rows:
-    """List where a lead went and where it waits, oldest first, a row per batch and delivery.
-
-    Raises:
-        StoreError: there is no such lead.
-    """
-    _require(database, lead_id)
-    return standings(database, [lead_id])[lead_id]
-
-
 def _require(database: Database, lead_id: int) -> dict[str, Any]:
     query = select(lead.c.id, lead.c.flow, lead.c.received_at).where(lead.c.id == lead_id)
     with database.transaction() as connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -120,8 +120,3 @@ class Judge:
 def busy(error: DeliveryError | None) -> bool:
     """Tell whether an error asks for another try soon."""
     return isinstance(error, DestinationBusyError)
-
-
-def answered_leads(answers: Sequence[LeadAnswer]) -> Mapping[int, LeadAnswer]:
-    """Return the final answers by lead."""
-    return {one.lead_id: one for one in answers if one.outcome is not Answer.RETRY}
