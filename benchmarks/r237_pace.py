@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import Number
-from leadferry.destinations.base import OutgoingFile, Parcel
+from leadferry.destinations.parcel import OutgoingFile, Parcel
 from leadferry.destinations.sftp import Sftp
 from leadferry.local.sftp import SftpReceiver
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leadferry.destinations.base import OutgoingFile, Parcel
+from leadferry.destinations.parcel import OutgoingFile, Parcel
 
 # `servers` and `contracts` are shared by several test folders and are no packages of the product.
 TESTS = str(Path(__file__).parents[1])

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from contracts.destination_contract import find, send
-from leadferry.destinations.base import OutgoingFile
 from leadferry.destinations.email import Email
 from leadferry.destinations.email.message import estimate
+from leadferry.destinations.parcel import OutgoingFile
 from leadferry.errors import (
     AuthenticationError,
     DeliveryError,

@@ -25,7 +25,7 @@ from leadferry.batch.model import Batch
 from leadferry.delivery import deliver, extract, render, settle, stream
 from leadferry.delivery.redelivery import ByHand, claim_redelivery
 from leadferry.delivery.redelivery_params import Redeliver
-from leadferry.destinations.base import Parcel
+from leadferry.destinations.parcel import Parcel
 from leadferry.destinations.sftp import Sftp, SftpSession
 from leadferry.errors import LeadferryError, NothingToDeliverError
 from leadferry.mapping.fields import Mapping

@@ -8,7 +8,7 @@ import ferry_driver
 import pytest
 from harbour import PATIENCE, Driver
 
-from leadferry.destinations.base import OutgoingFile, Parcel
+from leadferry.destinations.parcel import OutgoingFile, Parcel
 from leadferry.destinations.sftp import Sftp
 
 LARGE = 200_000_000

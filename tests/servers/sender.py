@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from leadferry.destinations.base import OutgoingFile, Parcel
+from leadferry.destinations.parcel import OutgoingFile, Parcel
 
 LARGE = 200_000_000
 PATIENCE = 60
@@ -34,7 +34,7 @@ def sending(destination, parcel, *, before=""):
     told |= {"size": parcel.file.size, "sha256": parcel.file.sha256, "variables": VARIABLES}
     program = f"""
 import json, pathlib
-from leadferry.destinations.base import OutgoingFile, Parcel
+from leadferry.destinations.parcel import OutgoingFile, Parcel
 from {kind.__module__} import {kind.__name__}
 {before}
 told = json.loads({json.dumps(json.dumps(told))})

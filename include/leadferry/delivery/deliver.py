@@ -21,8 +21,9 @@ from leadferry.delivery import linked
 from leadferry.delivery.extract import lease
 from leadferry.delivery.holding import refuse_suspended
 from leadferry.delivery.variables import file_variables
-from leadferry.destinations.base import DestinationBase, Link, OutgoingFile, Parcel, Receipt, Session
+from leadferry.destinations.base import DestinationBase, Session
 from leadferry.destinations.email import Email
+from leadferry.destinations.parcel import Link, OutgoingFile, Parcel, Receipt
 from leadferry.errors import (
     AuthenticationError,
     DeliveryError,

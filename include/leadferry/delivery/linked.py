@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from leadferry.batch.model import Batch
-from leadferry.destinations.base import Link, Parcel, Receipt, Session, Shares
+from leadferry.destinations.base import Session, Shares
 from leadferry.destinations.email import Email
+from leadferry.destinations.parcel import Link, Parcel, Receipt
 from leadferry.errors import BatchConfigError, PermanentDeliveryError
 
 REMEDY = "link"

@@ -20,9 +20,10 @@ from leadferry.batch.routes import Rendition, renditions
 from leadferry.delivery import control
 from leadferry.delivery.plan import Load
 from leadferry.delivery.variables import file_variables, test_mark
-from leadferry.destinations.base import BLOCK, DestinationBase, Link, OutgoingFile, Parcel
+from leadferry.destinations.base import DestinationBase
 from leadferry.destinations.email import Email
 from leadferry.destinations.email.message import encoded, estimate, payload
+from leadferry.destinations.parcel import BLOCK, Link, OutgoingFile, Parcel
 from leadferry.errors import RenderError
 from leadferry.packing.container import ZipContainer
 from leadferry.packing.zip import Zip

@@ -15,8 +15,8 @@ from leadferry.batch.conditions import NOT_READY
 from leadferry.batch.describe import duration
 from leadferry.batch.model import Batch
 from leadferry.delivery.settle import explain
-from leadferry.destinations.base import Parcel
 from leadferry.destinations.email import Email
+from leadferry.destinations.parcel import Parcel
 from leadferry.errors import DeliveryError, LeadferryError
 from leadferry.states import DeliveryState
 from leadferry.store import history, suspensions

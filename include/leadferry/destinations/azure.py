@@ -16,7 +16,6 @@ from urllib.parse import parse_qs
 
 from pydantic import Field
 
-from leadferry.destinations.base import OutgoingFile, Parcel
 from leadferry.destinations.faults.azure import azure_faults
 from leadferry.destinations.objects import (
     ObjectSession,
@@ -27,6 +26,7 @@ from leadferry.destinations.objects import (
     address,
     rendered_tags,
 )
+from leadferry.destinations.parcel import OutgoingFile, Parcel
 from leadferry.errors import (
     ExpiredCredentialsError,
     MissingExtraError,

@@ -14,15 +14,8 @@ from typing import Generic, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from leadferry.destinations.base import (
-    Connected,
-    FileStore,
-    FileStoreSession,
-    OutgoingFile,
-    Parcel,
-    Receipt,
-    rendered_path,
-)
+from leadferry.destinations.base import Connected, FileStore, FileStoreSession, rendered_path
+from leadferry.destinations.parcel import OutgoingFile, Parcel, Receipt
 from leadferry.errors import DeliveryError, NameConflictError, NoSuchPathError, OutcomeUnknownError
 from leadferry.templates import Template
 

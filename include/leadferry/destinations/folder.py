@@ -18,15 +18,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from leadferry.destinations.base import (
-    FileStore,
-    FileStoreSession,
-    OutgoingFile,
-    Parcel,
-    Receipt,
-    rendered_path,
-)
+from leadferry.destinations.base import FileStore, FileStoreSession, rendered_path
 from leadferry.destinations.faults.system import file_faults
+from leadferry.destinations.parcel import OutgoingFile, Parcel, Receipt
 from leadferry.destinations.transfer import logged
 from leadferry.errors import NameConflictError, TransferInterruptedError
 from leadferry.project import project_folder

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from leadferry.destinations.base import OutgoingFile, Parcel, digest
 from leadferry.destinations.faults.google import google_faults
 from leadferry.destinations.objects import ObjectSession, ObjectStore, Standing, Stream, address
+from leadferry.destinations.parcel import OutgoingFile, Parcel, digest
 from leadferry.errors import MissingExtraError, PermanentDeliveryError
 
 GcsClient = Any

@@ -19,15 +19,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from leadferry.destinations.base import (
-    Connected,
-    FileStore,
-    FileStoreSession,
-    OutgoingFile,
-    Parcel,
-    Receipt,
-    rendered_path,
-)
+from leadferry.destinations.base import Connected, FileStore, FileStoreSession, rendered_path
+from leadferry.destinations.parcel import OutgoingFile, Parcel, Receipt
 from leadferry.destinations.transfer import logged
 from leadferry.errors import (
     AccessDeniedError,

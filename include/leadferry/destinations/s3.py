@@ -20,7 +20,6 @@ from urllib.parse import urlencode
 
 from pydantic import Field, model_validator
 
-from leadferry.destinations.base import OutgoingFile, Parcel, digest
 from leadferry.destinations.faults.aws import aws_faults
 from leadferry.destinations.objects import (
     ObjectSession,
@@ -31,6 +30,7 @@ from leadferry.destinations.objects import (
     address,
     rendered_tags,
 )
+from leadferry.destinations.parcel import OutgoingFile, Parcel, digest
 from leadferry.errors import DeliveryError
 from leadferry.templates import Template
 from leadferry.units import Size

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from leadferry.destinations.base import AllowsPlaintext, DestinationBase, Parcel, Session
+from leadferry.destinations.base import AllowsPlaintext, DestinationBase, Session
 from leadferry.destinations.email import Email
 from leadferry.destinations.folder import Folder
 from leadferry.destinations.ftp import Ftp
 from leadferry.destinations.http import Http
+from leadferry.destinations.parcel import Parcel
 from leadferry.destinations.sftp import Sftp
 from leadferry.destinations.table import Table
 from leadferry.destinations.transfer import access_log

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from leadferry.batch.model import Batch
 from leadferry.delivery.variables import recipient_zone
-from leadferry.destinations.base import DestinationBase, OutgoingFile, Parcel
+from leadferry.destinations.base import DestinationBase
 from leadferry.destinations.email import Email
+from leadferry.destinations.parcel import OutgoingFile, Parcel
 from leadferry.doctor import credentials, wire
 from leadferry.doctor import destination as one_destination
 from leadferry.doctor.destination import Task

@@ -14,8 +14,9 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy
 from typing import Any, cast
 
-from leadferry.destinations.base import OutgoingFile, Parcel, with_texts
+from leadferry.destinations.base import with_texts
 from leadferry.destinations.email.settings import MailSettings
+from leadferry.destinations.parcel import OutgoingFile, Parcel
 from leadferry.errors import RenderError
 from leadferry.templates import render
 

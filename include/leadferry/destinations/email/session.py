@@ -20,10 +20,11 @@ from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
-from leadferry.destinations.base import Parcel, Receipt, Session
+from leadferry.destinations.base import Session
 from leadferry.destinations.email.message import Envelope, build
 from leadferry.destinations.email.settings import MailSettings
 from leadferry.destinations.faults.smtp import smtp_faults
+from leadferry.destinations.parcel import Parcel, Receipt
 from leadferry.destinations.transfer import logged
 from leadferry.errors import (
     DeliveryError,

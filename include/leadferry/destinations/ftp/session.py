@@ -11,10 +11,10 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from leadferry.destinations.base import OutgoingFile, Parcel, Receipt
 from leadferry.destinations.faults.ftp import ftp_faults
 from leadferry.destinations.file_server import FileServerSession, sha256_of_start
 from leadferry.destinations.ftp.client import Client
+from leadferry.destinations.parcel import OutgoingFile, Parcel, Receipt
 from leadferry.destinations.transfer import logged
 from leadferry.errors import (
     ConnectTimeoutError,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leadferry.destinations.base import OutgoingFile
+from leadferry.destinations.parcel import OutgoingFile
 from leadferry.errors import PermanentDeliveryError, RenderError
 from leadferry.templates import render
 

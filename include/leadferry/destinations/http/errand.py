@@ -17,13 +17,13 @@ from itertools import islice
 from time import sleep
 from typing import TYPE_CHECKING, TypeVar
 
-from leadferry.destinations.base import Parcel
 from leadferry.destinations.http.bodies import Record
 from leadferry.destinations.http.pace import Pace, retry_after
 from leadferry.destinations.http.requests import Requests
 from leadferry.destinations.http.transport import HttpAnswer, WireError
 from leadferry.destinations.http.veil import Veil
 from leadferry.destinations.http.verdict import Judge, Verdict
+from leadferry.destinations.parcel import Parcel
 from leadferry.errors import (
     DeliveryError,
     DestinationBusyError,

@@ -7,10 +7,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from leadferry.destinations.base import Parcel, with_texts
+from leadferry.destinations.base import with_texts
 from leadferry.destinations.http.auth import Signer
 from leadferry.destinations.http.bodies import Payload, Record, template_variables
 from leadferry.destinations.http.transport import HttpAnswer, Wire, with_query
+from leadferry.destinations.parcel import Parcel
 from leadferry.errors import PermanentDeliveryError, RenderError
 from leadferry.templates import render
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from leadferry.destinations.base import Parcel, Receipt, Session
+from leadferry.destinations.base import Session
 from leadferry.destinations.faults.http import http_faults
 from leadferry.destinations.http.auth import Credentials, Signer
 from leadferry.destinations.http.bodies import of_bytes
@@ -16,6 +16,7 @@ from leadferry.destinations.http.rules import Body
 from leadferry.destinations.http.transport import Address, HttpAnswer, Wire, WireError, address_of
 from leadferry.destinations.http.veil import Veil
 from leadferry.destinations.http.verdict import Judge
+from leadferry.destinations.parcel import Parcel, Receipt
 from leadferry.errors import (
     AuthenticationError,
     DeliveryError,

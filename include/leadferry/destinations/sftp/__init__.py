@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from leadferry.destinations.base import OutgoingFile, Parcel, Receipt
 from leadferry.destinations.faults.ssh import ssh_faults
 from leadferry.destinations.file_server import FileServer, FileServerSession
+from leadferry.destinations.parcel import OutgoingFile, Parcel, Receipt
 from leadferry.destinations.sftp.login import endpoint, logged_in
 from leadferry.destinations.sftp.remote import Remote, Standing, joined
 from leadferry.errors import (

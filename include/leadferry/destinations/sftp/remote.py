@@ -8,8 +8,8 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from leadferry.destinations.base import OutgoingFile, digest
 from leadferry.destinations.file_server import sha256_of_start
+from leadferry.destinations.parcel import OutgoingFile, digest
 from leadferry.destinations.transfer import logged
 from leadferry.errors import OutcomeUnknownError, QuotaError
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from leadferry.destinations.base import Parcel, Receipt, Session
+from leadferry.destinations.base import Session
+from leadferry.destinations.parcel import Parcel, Receipt
 from leadferry.destinations.table.refusals import refusals
 from leadferry.destinations.transfer import logged
 from leadferry.errors import AccessDeniedError, NoSuchPathError, PermanentDeliveryError
