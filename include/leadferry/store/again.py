@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Connection,
     Select,
@@ -72,7 +73,38 @@ def _compare(connection: Connection, candidate: Table, batch_no: int, selection:
     """Say of each judged lead what is new about it."""
     version = cast(null(), Uuid) if selection.version_of is None else selection.version_of
     connection.execute(update(candidate).where(candidate.c.lead_id == lead.c.id).values(version=version))
-    sent = (
+    sent = _sent(candidate, batch_no)
+    had = and_(sent.c.lead_id.is_not(None), sent.c.change != _REMOVED)
+    passes = candidate.c.reason.is_(None)
+    change = case(
+        (and_(passes, func.coalesce(~had, literal(True))), _ADDED),  # noqa: FBT003
+        (and_(passes, sent.c.version.is_distinct_from(candidate.c.version)), _CHANGED),
+        (and_(~passes, had), _REMOVED),
+    )
+    found = (
+        select(candidate.c.lead_id, change.label("change"))
+        .outerjoin_from(candidate, sent, sent.c.lead_id == candidate.c.lead_id)
+        .subquery()
+    )
+    connection.execute(
+        update(candidate)
+        .where(candidate.c.lead_id == found.c.lead_id)
+        .values(
+            change=found.c.change,
+            # The recipient must hear of it, whatever the lead fails.
+            reason=case(
+                (and_(candidate.c.again, found.c.change == _REMOVED), cast(null(), Text)),
+                else_=candidate.c.reason,
+            ),
+        )
+    )
+    unchanged = and_(candidate.c.again, candidate.c.change.is_(None))
+    connection.execute(delete(candidate).where(unchanged))
+
+
+def _sent(candidate: Table, batch_no: int) -> CTE:
+    """Return the version of each lead that the recipient has, or had before it was told to remove it."""
+    return (
         select(lead_version.c.lead_id, lead_version.c.version, lead_version.c.change)
         .ext(distinct_on(lead_version.c.lead_id))
         .join(delivery, delivery.c.id == lead_version.c.delivery_id)
@@ -88,31 +120,6 @@ def _compare(connection: Connection, candidate: Table, batch_no: int, selection:
         .order_by(lead_version.c.lead_id, lead_version.c.delivery_id.desc())
         .cte("sent")
     )
-    had = and_(sent.c.lead_id.is_not(None), sent.c.change != _REMOVED)
-    passes = candidate.c.reason.is_(None)
-    change = case(
-        (and_(passes, func.coalesce(~had, literal(True))), _ADDED),  # noqa: FBT003
-        (and_(passes, sent.c.version.is_distinct_from(candidate.c.version)), _CHANGED),
-        (and_(~passes, had), _REMOVED),
-    )
-    told = select(candidate.c.lead_id, change.label("change")).outerjoin_from(
-        candidate, sent, sent.c.lead_id == candidate.c.lead_id
-    )
-    found = told.subquery()
-    connection.execute(
-        update(candidate)
-        .where(candidate.c.lead_id == found.c.lead_id)
-        .values(
-            change=found.c.change,
-            # The recipient must hear of it, whatever the lead fails.
-            reason=case(
-                (and_(candidate.c.again, found.c.change == _REMOVED), cast(null(), Text)),
-                else_=candidate.c.reason,
-            ),
-        )
-    )
-    unchanged = and_(candidate.c.again, candidate.c.change.is_(None))
-    connection.execute(delete(candidate).where(unchanged))
 
 
 def send_again(

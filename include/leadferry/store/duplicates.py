@@ -12,14 +12,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     Column,
     ColumnElement,
     Connection,
     FromClause,
     MetaData,
+    ScalarSelect,
     Select,
     SmallInteger,
+    Subquery,
     Table,
     Uuid,
     cast,
@@ -210,11 +213,29 @@ def _withhold_known(  # noqa: PLR0913  (two tables, two batches)
     dedupe: Dedupe,
     since: datetime | None,
 ) -> None:
+    went = _went(batch_no, batches=batches, since=since)
+    looked = select(candidate_key.c.lead_id, candidate_key.c.number, went.label("went")).subquery()
+    known = (
+        select(looked.c.lead_id, func.min(looked.c.number).label("number"))
+        .where(looked.c.went.is_not(None))
+        .group_by(looked.c.lead_id)
+        .subquery()
+    )
+    _take_out(connection, candidate, known, dedupe=dedupe)
+    connection.execute(
+        delete(candidate_key).where(
+            candidate_key.c.lead_id == candidate.c.lead_id, candidate.c.reason.is_not(None)
+        )
+    )
+
+
+def _went(batch_no: int, *, batches: list[int], since: datetime | None) -> ScalarSelect[Any]:
+    """Return the look, for one key of a candidate, for a delivery in which a lead with that key went."""
     out = exists().where(
         withheld.c.delivery_id == lead_key.c.delivery_id, withheld.c.lead_id == lead_key.c.lead_id
     )
     # One look into the index for each lead: a join might be answered by reading all that was ever delivered.
-    went = (
+    return (
         select(lead_key.c.delivery_id)
         .join(delivery, delivery.c.id == lead_key.c.delivery_id)
         # Still in it: a lead that was held after the claim went back to the queue.
@@ -237,22 +258,14 @@ def _withhold_known(  # noqa: PLR0913  (two tables, two batches)
         .correlate(candidate_key)
         .scalar_subquery()
     )
-    looked = select(candidate_key.c.lead_id, candidate_key.c.number, went.label("went")).subquery()
-    known = (
-        select(looked.c.lead_id, func.min(looked.c.number).label("number"))
-        .where(looked.c.went.is_not(None))
-        .group_by(looked.c.lead_id)
-        .subquery()
-    )
+
+
+def _take_out(connection: Connection, candidate: Table, found: Subquery, *, dedupe: Dedupe) -> None:
+    """Withhold the leads that were found, each by the number of the key that it shares."""
     connection.execute(
         update(candidate)
-        .where(candidate.c.lead_id == known.c.lead_id)
-        .values(reason=_reason(dedupe, known.c.number))
-    )
-    connection.execute(
-        delete(candidate_key).where(
-            candidate_key.c.lead_id == candidate.c.lead_id, candidate.c.reason.is_not(None)
-        )
+        .where(candidate.c.lead_id == found.c.lead_id)
+        .values(reason=_reason(dedupe, found.c.number))
     )
 
 
@@ -271,19 +284,7 @@ def _withhold_equal(connection: Connection, candidate: Table, dedupe: Dedupe) ->
     shared = exists().where(other.c.key == candidate_key.c.key, other.c.lead_id != candidate_key.c.lead_id)
     connection.execute(delete(candidate_key).where(~shared))
     while connection.scalar(select(exists().select_from(candidate_key))):
-        firsts = select(
-            candidate_key.c.lead_id,
-            (
-                candidate_key.c.place
-                == func.min(candidate_key.c.place).over(partition_by=candidate_key.c.key)
-            ).label("first"),
-        ).subquery()
-        goes = (
-            select(firsts.c.lead_id)
-            .group_by(firsts.c.lead_id)
-            .having(func.bool_and(firsts.c.first))
-            .cte("goes")
-        )
+        goes = _first_in_everything()
         taken = select(candidate_key.c.key).where(candidate_key.c.lead_id.in_(select(goes.c.lead_id)))
         losers = (
             select(candidate_key.c.lead_id, func.min(candidate_key.c.number).label("number"))
@@ -291,11 +292,7 @@ def _withhold_equal(connection: Connection, candidate: Table, dedupe: Dedupe) ->
             .group_by(candidate_key.c.lead_id)
             .subquery()
         )
-        connection.execute(
-            update(candidate)
-            .where(candidate.c.lead_id == losers.c.lead_id)
-            .values(reason=_reason(dedupe, losers.c.number))
-        )
+        _take_out(connection, candidate, losers, dedupe=dedupe)
         connection.execute(
             delete(candidate_key).where(
                 candidate_key.c.lead_id.in_(select(goes.c.lead_id))
@@ -304,3 +301,12 @@ def _withhold_equal(connection: Connection, candidate: Table, dedupe: Dedupe) ->
                 )
             )
         )
+
+
+def _first_in_everything() -> CTE:
+    """Return the leads of which no key stands with a lead before them."""
+    first = candidate_key.c.place == func.min(candidate_key.c.place).over(partition_by=candidate_key.c.key)
+    firsts = select(candidate_key.c.lead_id, first.label("first")).subquery()
+    return (
+        select(firsts.c.lead_id).group_by(firsts.c.lead_id).having(func.bool_and(firsts.c.first)).cte("goes")
+    )
