@@ -1,7 +1,8 @@
 """Excel workbooks that people open: every text a text cell as it is, a header that stays in view, filters.
 
 `workbook` writes them, `stream` brings the leads to it, `sheets` says what goes where, `package` adds what the library
-cannot say, `template` fills a workbook of the user's own. Here is what stands in YAML, and what happens to values.
+cannot say, `template` fills a workbook of the user's own, `cells` says what happens to values. Here is what stands in
+YAML.
 """
 
 from __future__ import annotations
@@ -23,13 +24,11 @@ from leadferry.formats.base import (
     FileContext,
     FormatBase,
     Step,
-    Tally,
-    columns_where,
     prepared,
-    text_columns,
     without_control_characters,
 )
 from leadferry.formats.xlsx import chart, names, sheets
+from leadferry.formats.xlsx.cells import line_breaks, numbers, short_enough, shown, times, widths
 from leadferry.formats.xlsx.formulas import Formula, parse
 from leadferry.formats.xlsx.names import letters, sheet_name, unique, units
 from leadferry.formats.xlsx.package import SheetPatch, copy_patched, core_properties, patch_end
@@ -54,11 +53,6 @@ from leadferry.templates import Template, render
 if TYPE_CHECKING:
     import polars as pl
 
-_NARROWEST, _WITH_TOTAL, _WIDEST = 8.0, 14.0, 60.0
-"""Widths in characters; a total is longer than what it adds up, and Excel shows #### where it does not fit."""
-_MEASURED_ROWS = 100
-_DIGITS = 15
-"""Excel keeps so many digits of a number and makes the others 0."""
 _LONGEST_PRINT_LINE = 255
 _AUTHOR = "Leadferry"
 
@@ -209,10 +203,10 @@ class Xlsx(FormatBase):
     def _steps(self) -> list[Step]:
         return [
             without_control_characters(self.control_characters),
-            _line_breaks,
-            partial(_short_enough, cut=self.long_text == "cut"),
-            _numbers,
-            _times,
+            line_breaks,
+            partial(short_enough, cut=self.long_text == "cut"),
+            numbers,
+            times,
         ]
 
 
@@ -313,10 +307,10 @@ class _Writing:
             banded_color=wanted.banded_color,
             freeze=(int(wanted.freeze_header), wanted.freeze_columns),
             autofilter=wanted.autofilter,
-            widths=_widths(self._source, wanted.widths, totals=wanted.totals),
+            widths=widths(self._source, wanted.widths, totals=wanted.totals),
             numbers=[name for name, dtype in schema.items() if dtype.is_numeric()],
             dates=[name for name, dtype in schema.items() if dtype.is_temporal()],
-            formats=_shown(self._source.first) | wanted.number_formats,
+            formats=shown(self._source.first) | wanted.number_formats,
             links=wanted.links,
             totals=wanted.totals,
             totals_label=wanted.totals_label,
@@ -396,114 +390,6 @@ def _departure(delivery: Mapping[str, Any]) -> str:
         tzinfo=ZoneInfo(str(delivery["timezone"]))
     )
     return f"{local.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _widths(source: Source, given: Mapping[str, float], *, totals: Iterable[str]) -> list[float]:
-    """Return the widths of the columns, the same however the leads are divided into frames."""
-    sample = source.peek(_MEASURED_ROWS)
-    longest = sample.select(_longest(name, dtype) for name, dtype in sample.schema.items()).row(0)
-    fitting = [
-        min(
-            max(len(name) * 1.1 + 3, (most or 0) + 1.0, _WITH_TOTAL if name in totals else _NARROWEST),
-            _WIDEST,
-        )
-        for name, most in zip(sample.columns, longest, strict=True)
-    ]
-    return [float(given.get(name, round(fit, 1))) for name, fit in zip(sample.columns, fitting, strict=True)]
-
-
-def _longest(column: str, dtype: pl.DataType) -> pl.Expr:
-    import polars as pl
-
-    shown = pl.col(column).round(2) if dtype.is_float() else pl.col(column)
-    return shown.cast(pl.String).str.len_chars().max()
-
-
-def _shown(frame: pl.DataFrame) -> dict[str, str]:
-    """Return how dates and numbers are shown where the batch file does not say it."""
-    import polars as pl
-
-    found = {}
-    for name, dtype in frame.schema.items():
-        if dtype == pl.Date:
-            found[name] = "yyyy-mm-dd"
-        elif dtype == pl.Datetime:
-            found[name] = "yyyy-mm-dd hh:mm"
-        elif dtype.is_integer():
-            found[name] = "0"
-    return found
-
-
-def _line_breaks(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
-    """A line break in a cell is a line feed; Excel would show a carriage return as `_x000D_`."""
-    import polars as pl
-
-    hits = columns_where(frame, lambda column: column.str.contains("\r", literal=True))
-    for name, values in hits.items():
-        tally.changed(name, values, "carriage returns written as line feeds")
-    return frame.with_columns(pl.col(list(hits)).str.replace_all("\r\n?", "\n")) if hits else frame
-
-
-def _short_enough(frame: pl.DataFrame, tally: Tally, *, cut: bool) -> pl.DataFrame:
-    """Excel refuses to open a workbook with a longer text; an empty text is an empty cell."""
-    import polars as pl
-
-    shorter = []
-    for name in columns_where(frame, lambda column: column.str.len_bytes() > names.CHARACTERS):
-        long = frame[name].str.len_bytes() > names.CHARACTERS
-        values = sum(units(text) > names.CHARACTERS for text in frame[name].filter(long))
-        if values and cut:
-            tally.changed(name, values, f"cut to the {names.CHARACTERS} characters of an Excel cell")
-            fitted = partial(names.cut, most=names.CHARACTERS)
-            shorter.append(
-                pl.when(long).then(pl.col(name).map_elements(fitted, return_dtype=pl.String)).otherwise(name)
-            )
-        elif values:
-            hint = "Shorten the field, set long_text: cut, or choose another format"
-            what = f"are longer than the {names.CHARACTERS} characters of an Excel cell"
-            tally.refused(name, values, what, hint=hint)
-    texts = text_columns(frame)
-    return frame.with_columns(*(one.alias(one.meta.output_name()) for one in shorter)).with_columns(
-        pl.col(texts).replace("", None)
-    )
-
-
-def _numbers(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
-    """Excel calculates with 15 digits; a longer number would arrive as another one."""
-    import polars as pl
-
-    for name, dtype in frame.schema.items():
-        if dtype.is_decimal():
-            digits = pl.col(name).cast(pl.String).str.replace_all(r"\D", "").str.strip_chars_start("0")
-            long = digits.str.len_chars() > _DIGITS
-        elif dtype.is_integer():
-            most = 10**_DIGITS - 1
-            long = ~pl.col(name).cast(pl.Int128).is_between(-most, most)
-        else:
-            continue
-        if values := frame.select(long.sum()).item():
-            hint = "Leave out the field's type transform, so that it stays text"
-            tally.refused(name, values, f"have more than the {_DIGITS} digits that Excel keeps", hint=hint)
-    for name in frame.select(pl.selectors.float()).columns:
-        if values := frame.select((~pl.col(name).is_finite()).sum()).item():
-            tally.changed(name, int(values), "no number, written as empty cells")
-    finite = pl.when(pl.selectors.float().is_finite()).then(pl.selectors.float())
-    return frame.with_columns(pl.selectors.decimal().cast(pl.Float64), finite)
-
-
-def _times(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
-    """Excel knows no time zones and no day before 1900: a time is written as its own zone's clock shows it."""
-    import polars as pl
-
-    wall = frame.with_columns(
-        pl.selectors.datetime(time_zone="*").dt.replace_time_zone(None), pl.selectors.time().cast(pl.String)
-    )
-    for name in wall.select(pl.selectors.date() | pl.selectors.datetime()).columns:
-        year = wall[name].dt.year()
-        if values := ((year < 1900) | (year > 9999)).sum():  # noqa: PLR2004 - Excel's calendar
-            hint = "Leave out the field's type transform, so that it stays text"
-            tally.refused(name, int(values), "are outside Excel's calendar, 1900 to 9999", hint=hint)
-    return wall
 
 
 __all__ = ["Xlsx", "sheet_name"]
