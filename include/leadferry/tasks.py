@@ -114,7 +114,7 @@ class WaitUntilReady(BaseOperator):
         from leadferry.batch.conditions import NOT_READY
         from leadferry.connections import lead_store
         from leadferry.delivery.later import Later
-        from leadferry.store.history import previous_departure
+        from leadferry.store.precedents import previous_departure
 
         events = get_current_context()["inlet_events"][Asset(str(ready.asset))]
         since = previous_departure(

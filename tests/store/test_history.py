@@ -9,7 +9,7 @@ from sqlalchemy import event, text
 from batches import DEPARTS_AT, add_leads, claim, execute, rows
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryState
-from leadferry.store import audit, history, settling, standing
+from leadferry.store import audit, history, precedents, settling, standing
 from leadferry.store.audit import record, trail
 from leadferry.store.history import Asked, deliveries
 
@@ -173,7 +173,7 @@ def test_the_trail_is_narrowed_down_by_thing_person_deed_and_time(database):
 
 def before(database, run_id, *, by_hand=False):
     """The run whose departure counts as the one before this run."""
-    found = history.previous_departure(
+    found = precedents.previous_departure(
         database, "acme", run_id=run_id, not_ready="not ready", makes_up=by_hand
     )
     return None if found is None else rows(database, RUN_AT, at=found)[0][0]

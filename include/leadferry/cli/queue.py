@@ -93,7 +93,7 @@ def _routed(database: Database, batch: str) -> int:
     from leadferry.batch.load import batch_ids, load_batch
     from leadferry.batch.received import collects_from
     from leadferry.project import config_folder
-    from leadferry.store.history import batch_no
+    from leadferry.store.precedents import batch_no
     from leadferry.store.routing import route_new_leads
 
     config = config_folder()

@@ -20,7 +20,7 @@ from leadferry.delivery.params import DeliverNow
 from leadferry.destinations.base import Retry
 from leadferry.errors import DepartureRefusedError, NothingToDeliverError
 from leadferry.states import DeliveryState
-from leadferry.store import history, settling
+from leadferry.store import precedents, settling
 from leadferry.store.claim import Claim, Departure, Selection, claim
 from leadferry.store.database import Database
 from leadferry.store.tables import lead
@@ -75,7 +75,7 @@ def may_depart(database: Database, batch: Batch) -> None:
         raise DepartureRefusedError(
             f"Batch {batch.id!r} is disabled", hint=f"`leadferry batches enable {batch.id}` switches it on"
         )
-    if batch.must_test and not history.was_tested(database, batch.id, batch.model_dump(mode="json")):
+    if batch.must_test and not precedents.was_tested(database, batch.id, batch.model_dump(mode="json")):
         raise DepartureRefusedError(
             f"Batch {batch.id!r} must be tested first, and no test of its present configuration arrived",
             hint=f"Run `leadferry batches test {batch.id}`, or trigger the DAG with `test`; leads that wait stay in the queue",

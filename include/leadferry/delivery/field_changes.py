@@ -14,7 +14,7 @@ from typing import Any
 
 from leadferry.batch.model import Batch
 from leadferry.errors import DepartureRefusedError
-from leadferry.store import history
+from leadferry.store import precedents
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 
@@ -46,7 +46,7 @@ class FieldChanges:
 
 def field_changes(database: Database, batch: Batch) -> FieldChanges | None:
     """Compare the fields with those of the last delivery; None where they are the same, or nothing was delivered yet."""
-    last = history.last_config(database, batch.id)
+    last = precedents.last_config(database, batch.id)
     if last is None:
         return None
     before, now = _by_label(last), _by_label(batch.model_dump(mode="json"))
@@ -97,7 +97,7 @@ def acknowledge(database: Database, batch: Batch, *, actor: str) -> FieldChanges
 
 
 def _is_acknowledged(database: Database, batch: Batch) -> bool:
-    return history.has_audit(
+    return precedents.has_audit(
         database, action=ACTION, subject=f"batch {batch.id}", detail={"fields": _digest(batch)}
     )
 

@@ -12,7 +12,7 @@ from leadferry.batch.model import Batch
 from leadferry.batch.problems import did_you_mean
 from leadferry.errors import BatchConfigError, LeadferryError, StoreError
 from leadferry.lifecycle import edit
-from leadferry.store import history, waiting
+from leadferry.store import precedents, waiting
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 
@@ -151,7 +151,7 @@ def _tested(database: Database | None, batch: Batch) -> bool:
             "Whether the batch was tested stands in the lead store, which is not configured",
             hint="Set AIRFLOW_CONN_LEADFERRY",
         )
-    return history.was_tested(database, batch.id, batch.model_dump(mode="json"))
+    return precedents.was_tested(database, batch.id, batch.model_dump(mode="json"))
 
 
 def disable(config: Path, ids: Sequence[str], *, by: Author) -> list[Result]:
@@ -226,13 +226,13 @@ def _references(config: Path, batch_id: str) -> list[str]:
 
 
 def _open_ends(batch_id: str, *, database: Database | None) -> list[str]:
-    batch_no = None if database is None else history.batch_no(database, batch_id)
+    batch_no = None if database is None else precedents.batch_no(database, batch_id)
     if database is None or batch_no is None:
         return []
     leads = waiting.queue_of(database, batch_no).leads + waiting.not_yet_offered(database, batch_no)
     queue = [f"{leads} leads wait for it"] if leads else []
     return queue + [
-        f"delivery {one['id']} is {one['state']}" for one in history.unsettled(database, batch_id)
+        f"delivery {one['id']} is {one['state']}" for one in precedents.unsettled(database, batch_id)
     ]
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from leadferry.batch.secret_literals import redact
-from leadferry.store import history
+from leadferry.store import precedents
 from leadferry.store.database import Database
 
 _ABSENT = "-"
@@ -34,7 +34,7 @@ def versions(database: Database, batch_id: str) -> list[Version]:
     """Return every configuration that ran, the oldest first; empty for a batch that never departed."""
     found = []
     before: dict[str, Any] = {}
-    for number, row in enumerate(history.configs(database, batch_id), start=1):
+    for number, row in enumerate(precedents.configs(database, batch_id), start=1):
         changes = tuple(changes_between(before, row["config"])) if number > 1 else ()
         about = {name: row[name] for name in ("sha256", "first_used_at", "deliveries")}
         found.append(Version(number=number, changes=changes, **about))

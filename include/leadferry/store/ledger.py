@@ -17,14 +17,7 @@ from leadferry.errors import StoreError
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
 from leadferry.store import caps
 from leadferry.store.database import Database
-from leadferry.store.tables import (
-    batch,
-    batch_config,
-    delivery,
-    dispatch,
-    file,
-    redelivery,
-)
+from leadferry.store.tables import batch, batch_config, delivery, dispatch, file, redelivery
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,7 @@ from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
 from leadferry.states import DeliveryState, DispatchState
 from leadferry.store.database import Database
 from leadferry.store.ledger import lock
-from leadferry.store.tables import (
-    attempt,
-    delivery,
-    dispatch,
-)
+from leadferry.store.tables import attempt, delivery, dispatch
 
 
 @dataclass(frozen=True, kw_only=True)
