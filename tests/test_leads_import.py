@@ -21,8 +21,9 @@ from sqlalchemy import func, select, text
 
 from leadferry.errors import BatchConfigError, LeadImportError, StoreError
 from leadferry.leads_import import records
+from leadferry.leads_import.layout import Layout
 from leadferry.leads_import.load import import_leads
-from leadferry.leads_import.records import Bad, Found, Layout, read_records
+from leadferry.leads_import.records import Bad, Found, read_records
 from leadferry.leads_import.watch import Imports, import_folders, import_named_file, read_imports
 from leadferry.store.database import Database
 from leadferry.store.tables import arrival, lead, lead_import

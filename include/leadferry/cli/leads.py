@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from leadferry.leads_import.layout import Layout
     from leadferry.leads_import.load import ImportResult
-    from leadferry.leads_import.records import Layout
 
 app = typer.Typer(
     no_args_is_help=True, help="Leads: bring them in, find them, see where they are, hold and cancel them."
@@ -107,7 +107,7 @@ def _layout(**keys: Any) -> Layout:
     """Return the layout; what cannot be meant is wrong usage."""
     from pydantic import ValidationError
 
-    from leadferry.leads_import.records import Layout
+    from leadferry.leads_import.layout import Layout
 
     try:
         return Layout.model_validate(keys)

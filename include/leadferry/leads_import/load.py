@@ -22,7 +22,8 @@ from sqlalchemy import Connection, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from leadferry.errors import LeadImportError
-from leadferry.leads_import.records import Bad, Found, Layout, encoding_of, read_records
+from leadferry.leads_import.layout import Layout
+from leadferry.leads_import.records import Bad, Found, encoding_of, read_records
 from leadferry.leads_import.rejects import Rejects
 from leadferry.store.audit import record
 from leadferry.store.database import Database

@@ -18,8 +18,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leadferry.errors import BatchConfigError, LeadImportError
+from leadferry.leads_import.layout import Layout
 from leadferry.leads_import.load import ImportResult, import_leads
-from leadferry.leads_import.records import Layout
 from leadferry.store.database import Database
 
 log = logging.getLogger(__name__)
