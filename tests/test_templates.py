@@ -12,18 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from leadferry.errors import BatchConfigError, RenderError
-from leadferry.templates import (
-    LONGEST_NAME,
-    VARIABLES,
-    FileNameTemplate,
-    Template,
-    compile_template,
-    file_name,
-    numbered_name,
-    render,
-    safe_file_name,
-    variables,
-)
+from leadferry.file_names import LONGEST_NAME, file_name, numbered_name, safe_file_name
+from leadferry.templates import VARIABLES, FileNameTemplate, Template, compile_template, render, variables
 
 
 def at(text):

@@ -14,7 +14,8 @@ Where things are, from the outside in:
 * `store`: PostgreSQL: the queue, the claim, the ledger.
 * `schedule`: when a batch departs; pure calendar arithmetic.
 * `archive`: where rendered files stay.
-* `templates`: the sandboxed Jinja in which names, subjects and bodies are written.
+* `templates`: the sandboxed Jinja in which names, subjects and bodies are written; `file_names` makes names of files
+  that every system takes.
 * `states`, `errors`: the words everything else uses.
 * `local`: the try-out: an embedded PostgreSQL and receivers that speak the real protocols.
 """

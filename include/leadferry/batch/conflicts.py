@@ -15,12 +15,13 @@ from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
 from leadferry.destinations import Destination
+from leadferry.file_names import file_name
 from leadferry.schedule import Calendar, Departure, departures
 from leadferry.schedule.clock import write_clock
 from leadferry.schedule.instants import resolve
 from leadferry.schedule.model import Scheduled
 from leadferry.schedule.opening import GRACE, closed
-from leadferry.templates import file_name, variables
+from leadferry.templates import variables
 
 _DAY = timedelta(days=1)
 

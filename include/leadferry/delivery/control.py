@@ -16,9 +16,9 @@ from leadferry.batch.model import Batch
 from leadferry.batch.routes import renditions
 from leadferry.delivery.plan import manifests
 from leadferry.delivery.variables import file_variables, marked
+from leadferry.file_names import file_name
 from leadferry.states import FileKind
 from leadferry.store.ledger import Delivery, RenderedFile
-from leadferry.templates import file_name
 
 
 class Companion(NamedTuple):

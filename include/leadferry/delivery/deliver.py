@@ -36,13 +36,13 @@ from leadferry.errors import (
     StoreUnavailableError,
     TransferInterruptedError,
 )
+from leadferry.file_names import numbered_name
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
 from leadferry.store import ledger, sending, settling, suspensions
 from leadferry.store.database import Database
 from leadferry.store.ledger import Delivery, StoredFile
 from leadferry.store.responses import Responses
 from leadferry.store.sending import Dispatch
-from leadferry.templates import numbered_name
 
 _log = logging.getLogger(__name__)
 

@@ -25,11 +25,11 @@ from leadferry.destinations.email import Email
 from leadferry.destinations.email.message import encoded, estimate, payload
 from leadferry.destinations.parcel import BLOCK, Link, OutgoingFile, Parcel
 from leadferry.errors import RenderError
+from leadferry.file_names import with_part
 from leadferry.packing.container import ZipContainer
 from leadferry.packing.zip import Zip
 from leadferry.states import FileKind
 from leadferry.store.ledger import Delivery, RenderedFile
-from leadferry.templates import with_part
 
 _SMALLEST_PART = 1000
 """Bytes; below that, a part is no file that anybody wants."""

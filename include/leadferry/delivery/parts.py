@@ -16,12 +16,12 @@ from leadferry.delivery.cuts import Pile
 from leadferry.delivery.stream import MappedStream
 from leadferry.delivery.variables import file_variables, marked
 from leadferry.errors import RenderError
+from leadferry.file_names import file_name
 from leadferry.mapping.fields import Mapping
 from leadferry.packing.base import PackingWriter
 from leadferry.packing.container import ZipContainer
 from leadferry.project import config_folder
 from leadferry.store.ledger import Delivery, RenderedFile
-from leadferry.templates import file_name
 
 if TYPE_CHECKING:
     import polars as pl

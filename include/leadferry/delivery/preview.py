@@ -19,6 +19,7 @@ from leadferry.delivery.cuts import in_a_segment
 from leadferry.delivery.records import records_name, write_records
 from leadferry.delivery.variables import file_variables, recipient_zone
 from leadferry.errors import RenderError
+from leadferry.file_names import file_name
 from leadferry.mapping.fields import LEAD_ID, Mapped, Mapping
 from leadferry.mapping.sources import source
 from leadferry.packing.pipeline import Packing
@@ -30,7 +31,6 @@ from leadferry.store.leads import peek
 from leadferry.store.ledger import Delivery
 from leadferry.store.routing import route_new_leads
 from leadferry.store.tables import lead
-from leadferry.templates import file_name
 
 if TYPE_CHECKING:
     import polars as pl

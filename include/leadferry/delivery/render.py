@@ -25,6 +25,7 @@ from leadferry.delivery.variables import file_variables, recipient_zone
 from leadferry.destinations.base import DestinationBase
 from leadferry.destinations.email import Email
 from leadferry.errors import RenderError
+from leadferry.file_names import marked_name
 from leadferry.mapping.fields import Mapping
 from leadferry.packing.container import ZipContainer
 from leadferry.project import config_folder
@@ -35,7 +36,6 @@ from leadferry.store.ledger import Delivery, RenderedFile, StoredFile
 from leadferry.store.recheck import recheck
 from leadferry.store.redelivery import file_as_sent
 from leadferry.store.tables import lead
-from leadferry.templates import marked_name
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
+from leadferry.file_names import marked_name
 from leadferry.states import DeliveryKind
 from leadferry.store.ledger import Delivery
-from leadferry.templates import marked_name, variables
+from leadferry.templates import variables
 
 
 def recipient_zone(batch: Batch) -> str:

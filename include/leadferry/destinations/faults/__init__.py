@@ -49,7 +49,6 @@ class Fault:
 
 Classifier = Callable[[Exception], Fault | None]
 
-
 SENTENCES: dict[type[DeliveryError], str] = {
     DnsError: "the host name could not be resolved",
     ConnectTimeoutError: "no answer within the timeout",
@@ -72,7 +71,6 @@ SENTENCES: dict[type[DeliveryError], str] = {
     PermanentDeliveryError: "this cannot work as it is set up",
 }
 """What happened, for every class that a foreign exception can become."""
-
 
 PERMANENT_FROM = 500
 """Replies of SMTP and FTP from this number on say that the same would be refused again."""

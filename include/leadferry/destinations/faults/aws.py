@@ -115,7 +115,6 @@ def _with_region(fault: Fault, answer: Mapping[str, Any]) -> Fault:
 _OF_REGIONS = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 """Codes that come with the bucket's region when only that is wrong."""
 
-
 _BOTOCORE: dict[str, type[DeliveryError]] = {
     "ConnectTimeoutError": ConnectTimeoutError,
     "ReadTimeoutError": ConnectTimeoutError,

@@ -72,7 +72,6 @@ AZURE_CODES: dict[str, type[DeliveryError]] = {
 }
 """Error codes of Azure Blob Storage; others are decided by the HTTP status."""
 
-
 _LOGIN_EXPIRED = ("aadsts7000222", "aadsts700082", "aadsts50173", "expired")
 """What Entra ID says, in lower case, when a client secret or a token was good once."""
 

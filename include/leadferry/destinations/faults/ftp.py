@@ -51,7 +51,6 @@ _FTP_CODES: dict[int, type[DeliveryError]] = {
 }
 """Replies that mean the same whatever words follow: RFC 959 4.2, RFC 2228."""
 
-
 _FTP_HINTS: dict[int, str] = {
     451: "The server could not store it, often because its disk is full; ask the recipient if this repeats",
     425: "The data connection failed: let a firewall pass the server's range of passive ports, or set `passive: false`",
@@ -61,7 +60,6 @@ _FTP_HINTS: dict[int, str] = {
 
 
 _FTP_HINTS[521] = _FTP_HINTS[533] = _FTP_HINTS[536] = _FTP_HINTS[534]
-
 
 _FTP_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
     ("too many", DestinationBusyError),
@@ -90,10 +88,8 @@ _FTP_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
 )
 """Words of servers, lower case: 450, 451, 530, 550 and 553 stand for nearly anything."""
 
-
 _FTP_VAGUE = {450, 451, 530, 550, 551, 553}
 """Replies of which the words say more than the number."""
-
 
 _FTP_WANTS_TLS = (
     "use encryption",
@@ -108,9 +104,7 @@ _FTP_WANTS_TLS = (
 )
 """Phrases, because a word may stand in the file name that the server repeats."""
 
-
 _NEEDS_TLS_HINT = "The server wants TLS: set `security: explicit_tls`"
-
 
 _CERTIFICATE_HINT = (
     "Ask the recipient which authority signed it and name its file with `ca_file`; never skip the check"

@@ -82,7 +82,6 @@ _SMTP_STATUS: dict[tuple[int, int], type[DeliveryError]] = {
 }
 """Subject and detail of enhanced status codes (RFC 3463, IANA's registry) that are more than a refused message."""
 
-
 _POLICY = 7
 """The subject of all that is refused for security or policy."""
 

@@ -43,13 +43,11 @@ _SSH_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
 )
 """What paramiko says only in words, lower case; the words are paramiko's own, not the server's."""
 
-
 _SSH_HOOK_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
     ("private key provided cannot be read by paramiko", AuthenticationError),
     ("key must have begin and end header", AuthenticationError),
 )
 """What the SSH hook says about the connection's `private_key`."""
-
 
 _SFTP_TEXTS: tuple[tuple[str, type[DeliveryError]], ...] = (
     ("socket is closed", TransferInterruptedError),

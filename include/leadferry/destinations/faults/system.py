@@ -78,7 +78,6 @@ _BY_CLASS: dict[type[DeliveryError], tuple[int, ...]] = {
     ),
 }
 
-
 ERRNOS: dict[int, type[DeliveryError]] = {
     number: kind for kind, numbers in _BY_CLASS.items() for number in numbers
 }

@@ -14,13 +14,10 @@ from leadferry.formats.xlsx.stream import Source
 if TYPE_CHECKING:
     import polars as pl
 
-
 _NARROWEST, _WITH_TOTAL, _WIDEST = 8.0, 14.0, 60.0
 """Widths in characters; a total is longer than what it adds up, and Excel shows #### where it does not fit."""
 
-
 _MEASURED_ROWS = 100
-
 
 _DIGITS = 15
 """Excel keeps so many digits of a number and makes the others 0."""
