@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +75,22 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({"conn_type": "generic", **fields}))
 
     return announce
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Define an Airflow connection by the environment, from a server's announcement with some parts changed."""
+
+    def define(
+        connection_id: str,
+        announcement: Mapping[str, Any],
+        *,
+        extra: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> str:
+        connection = {**announcement["connection"], **changes}
+        connection["extra"] = {**connection.get("extra", {}), **(extra or {})}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{connection_id.upper()}", json.dumps(connection))
+        return connection_id
+
+    return define

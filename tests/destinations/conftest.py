@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import random
 import sys
 from pathlib import Path
@@ -54,16 +53,3 @@ def parcel(make_parcel, content):
 @pytest.fixture
 def next_try():
     return lambda parcel: dataclasses.replace(parcel, attempt=parcel.attempt + 1)
-
-
-@pytest.fixture
-def connect(monkeypatch):
-    """Define an Airflow connection by the environment, from an announcement with some parts changed."""
-
-    def define(connection_id, announcement, *, extra=None, **changes):
-        connection = {**announcement["connection"], **changes}
-        connection["extra"] = {**connection.get("extra", {}), **(extra or {})}
-        monkeypatch.setenv(f"AIRFLOW_CONN_{connection_id.upper()}", json.dumps(connection))
-        return connection_id
-
-    return define

@@ -1,6 +1,5 @@
 """Batches with one destination each, examined; and servers to be found ill."""
 
-import json
 import socket
 import sys
 from datetime import UTC, datetime
@@ -19,19 +18,6 @@ from leadferry.doctor.finding import Verdict  # noqa: E402
 
 NOW = datetime.now(UTC)
 """Certificates of the test servers are made now, so there is no other day to look at them."""
-
-
-@pytest.fixture
-def connect(monkeypatch):
-    """Define an Airflow connection by the environment, from an announcement with some parts changed."""
-
-    def define(connection_id, announcement, *, extra=None, **changes):
-        connection = {**announcement["connection"], **changes}
-        connection["extra"] = {**connection.get("extra", {}), **(extra or {})}
-        monkeypatch.setenv(f"AIRFLOW_CONN_{connection_id.upper()}", json.dumps(connection))
-        return connection_id
-
-    return define
 
 
 @pytest.fixture
