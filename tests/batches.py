@@ -12,7 +12,7 @@ from sqlalchemy import null, text
 from leadferry.batch.model import Batch
 from leadferry.delivery.extract import Trigger, selection_of
 from leadferry.delivery.params import DeliverNow
-from leadferry.mapping.rules import failed_rule
+from leadferry.mapping.rule_sql import failed_rule
 from leadferry.mapping.sources import source
 from leadferry.store import claim as claiming
 from leadferry.store.claim import Departure, Selection

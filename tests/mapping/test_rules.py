@@ -18,15 +18,8 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.dialects import postgresql
 
-from leadferry.mapping.rules import (
-    MAX_DEPTH,
-    OPERATORS,
-    Condition,
-    Rule,
-    describe_rule,
-    failed_rule,
-    patterns,
-)
+from leadferry.mapping.rule_sql import failed_rule
+from leadferry.mapping.rules import MAX_DEPTH, OPERATORS, Condition, Rule, describe_rule, patterns
 from leadferry.store.database import Database
 from leadferry.store.tables import lead
 

@@ -31,7 +31,7 @@ from leadferry.batch import selection
 from leadferry.batch.model import Batch
 from leadferry.mapping.checks import international
 from leadferry.mapping.comparable import Kind, Value
-from leadferry.mapping.rules import failed_rule, is_met
+from leadferry.mapping.rule_sql import failed_rule, is_met
 from leadferry.mapping.sources import CHANGE, source
 from leadferry.store import caps, duplicates
 from leadferry.store.selection import Gate

@@ -26,7 +26,7 @@ from leadferry.destinations.base import DestinationBase
 from leadferry.destinations.email import Email
 from leadferry.destinations.email.settings import Personal
 from leadferry.errors import BatchConfigError, DepartureRefusedError, StoreError
-from leadferry.mapping.rules import is_met
+from leadferry.mapping.rule_sql import is_met
 from leadferry.mapping.sources import source
 from leadferry.states import DeliveryKind, FileKind
 from leadferry.store import ledger, settling

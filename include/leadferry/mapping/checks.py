@@ -28,7 +28,8 @@ from sqlalchemy import (
 from leadferry.errors import BatchConfigError
 from leadferry.mapping.comparable import Kind, Value
 from leadferry.mapping.phone import NationalNumbers, national_numbers
-from leadferry.mapping.rules import Rule, failed_rule
+from leadferry.mapping.rule_sql import failed_rule
+from leadferry.mapping.rules import Rule
 from leadferry.units import Duration
 
 NO_CONSENT = "no_consent"
