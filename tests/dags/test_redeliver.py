@@ -10,7 +10,7 @@ from batches import add_leads, rows, scalars
 from leadferry.local.airflow import ENDED
 from leadferry.local.http import as_json
 from leadferry.local.processes import Processes
-from leadferry.store.standing import lead_history
+from leadferry.store.standing import story_of
 from servers.http_buyer import Buyer
 
 from .airflow_home import COMPONENTS
@@ -115,7 +115,9 @@ def airflow_pools(airflow):
 def test_the_corrected_lead_is_delivered_and_its_history_shows_both(story):
     rejected, other = story.leads
     assert {story.states[dag, "live"] for dag in ("batch_cars", "redeliver_leads")} == {"success"}
-    history = [(one["outcome"], one["reason"]) for one in lead_history(story.airflow.database, rejected)]
+    history = [
+        (one["outcome"], one["reason"]) for one in story_of(story.airflow.database, rejected)["history"]
+    ]
     assert history == [("rejected", "car too new"), ("delivered", None)]
     assert story.buyer.accepted == [other, rejected]
     assert story.buyer.documents[-1] == {"Lead": str(rejected), "Year": "2015"}

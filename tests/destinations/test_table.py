@@ -312,7 +312,7 @@ def _sender(parcel):
     told.pop("answers")
     program = (
         "import json, sys; from pathlib import Path\n"
-        "from leadferry.destinations.base import OutgoingFile, Parcel\n"
+        "from leadferry.destinations.parcel import OutgoingFile, Parcel\n"
         "from leadferry.destinations.table import Table\n"
         "told = json.loads(sys.argv[1]); file = told.pop('files')[0]; file['path'] = Path(file['path'])\n"
         "with Table(id='db', connection='buyer_db', table='leads').open() as session:\n"

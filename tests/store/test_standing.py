@@ -9,7 +9,7 @@ from ferry import Ferry
 from leadferry.errors import StoreError
 from leadferry.store.queue import Stop, stop
 from leadferry.store.routing import route_new_leads
-from leadferry.store.standing import Outcome, Wanted, find_leads, lead_history, standings, story_of
+from leadferry.store.standing import Outcome, Wanted, find_leads, standings, story_of
 
 CA = {"name": "served", "field": "state", "in": ["CA"]}
 
@@ -116,6 +116,5 @@ def test_a_lead_that_was_withheld_is_in_no_file(database, ferry, tmp_path):
 
 
 def test_a_lead_that_is_not_there_is_said_so(database):
-    for look in (lead_history, story_of):
-        with pytest.raises(StoreError, match="There is no lead 99"):
-            look(database, 99)
+    with pytest.raises(StoreError, match="There is no lead 99"):
+        story_of(database, 99)
