@@ -70,6 +70,10 @@ def test_a_fragment_fits_into_a_batch(block, tmp_path, monkeypatch):
     given = set(parse_yaml(text, shown=str(block)).data)
     assert given <= set(Batch.model_fields)
     rest = [line for key, line in _BATCH.items() if key not in given]
+    for other in blocks("yaml", PROJECT / block.page):
+        named = _FILE.match(other.text)
+        if named and not named.group(1).startswith("config/batches/"):
+            _write(tmp_path, named.group(1), other.text)
     _write(config, "recipients/acme.yaml", "name: Acme\ncontacts: [{name: Robin Vale}]\n")
     _write(config, "batches/acme.yaml", "\n".join([*rest, text]))
 
