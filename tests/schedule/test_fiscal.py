@@ -6,6 +6,8 @@ from datetime import date, timedelta
 
 import pytest
 
+from leadferry.schedule import Calendar
+from leadferry.schedule.days import PeriodDays
 from leadferry.schedule.fiscal import FiscalYear
 
 RETAIL = FiscalYear(starts="02-01", weeks="4-5-4", named_after="start")
@@ -70,3 +72,11 @@ def test_every_day_is_in_exactly_one_period(starts, weeks, first_week):
 def test_a_calendar_year_is_the_calendar_year():
     period = FiscalYear().period_of(date(2026, 11, 30))
     assert (period.year, period.quarter, period.number) == (2026, 4, 11)
+
+
+@pytest.mark.req("R031")
+def test_a_date_that_a_fiscal_year_of_weeks_lacks_has_no_stand_in():
+    """The retail year of 2024 goes from 4 February 2024 to 1 February 2025."""
+    calendar = Calendar(id="retail", fiscal=RETAIL)
+    days = PeriodDays(fiscal_year="02-03").between(date(2024, 2, 4), date(2025, 2, 1), calendar=calendar)
+    assert list(days) == []

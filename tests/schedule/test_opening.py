@@ -138,6 +138,25 @@ def test_a_week_of_maintenance_that_ends_after_closing_moves_the_only_departure_
     assert preview(schedule, count=1, after=at)[0][0] == "Tue 06-02 10:00"
 
 
+@pytest.mark.req("R028", "R037", "R054")
+@pytest.mark.parametrize(
+    ("written", "after", "expected"),
+    [
+        ({"month": 31}, "2026-02-01", ("Sat 02-28 09:00", "the 31st is not in this month")),
+        ({"month": [28, 31]}, "2026-03-01", ("Sat 03-28 09:00", "")),
+        ({"month": 31}, "2026-03-05", ("Tue 03-31 09:00", "")),
+        ({"year": "02-29"}, "2027-01-01", ("Sun 02-28 09:00", "02-29 is not in this year")),
+        ({"year": 366}, "2027-01-01", ("Fri 12-31 09:00", "day 366 is not in this year")),
+        ("business_days", "2026-06-01T12:00", ("Wed 06-03 09:00", "Tue 2026-06-02 left out (Founders' Day)")),
+        ("business_days", "2026-06-05T12:00", ("Mon 06-08 09:00", "")),
+    ],
+)
+def test_a_short_month_and_a_holiday_among_business_days_are_told(written, after, expected):
+    founders = {"closed": {"2026-06-02": "Founders' Day"}}
+    schedule = scheduled(calendar=founders, at=["09:00"], on=written, on_closed_day="deliver")
+    assert preview(schedule, count=1, after=after) == [expected]
+
+
 @pytest.mark.parametrize(
     ("on", "aloud"),
     [

@@ -6,6 +6,7 @@ Every way to choose days answers one question: which days lie between two others
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
@@ -150,49 +151,67 @@ class PeriodDays(BaseModel):
 
     def between(self, first: date, last: date, *, calendar: Calendar) -> Iterator[date]:
         """Yield the days, in order."""
-        for start, end in _spans(self.period, first, last, calendar=calendar):
-            days = {self._day(rule, start, end, calendar=calendar) for rule in self.rules}
+        for span in _spans(self.period, first, last, calendar=calendar):
+            days = {self._day(rule, span, calendar=calendar) for rule in self.rules}
             yield from sorted(day for day in days if day is not None and first <= day <= last)
 
-    def _day(self, rule: Rule, first: date, last: date, *, calendar: Calendar) -> date | None:
-        if isinstance(rule, int):
-            return self._or_short(first + (rule - 1) * _DAY, first, last)
-        if found := re.fullmatch(_RULES[2], rule):
-            return self._date(int(found["month"]), int(found["day"]), first, last)
-        if found := re.fullmatch(_RULES[1], rule):
-            index = -int(found["before"]) - 1
-        else:
-            found = re.fullmatch(_RULES[0], rule)
-            if found is None:
-                return None
-            index = _ORDINALS.get(found["nth"]) or int(found["nth"][:-2])
-        if found["what"] == "day":
-            counted = first + (index - 1) * _DAY if index > 0 else last + (index + 1) * _DAY
-            return self._or_short(counted, first, last)
-        return _counted(found["what"], index, first, last, calendar=calendar)
+    def why_short(self, day: date, *, calendar: Calendar) -> str:
+        """Say which rule names a day only because its period has no other, such as 28 February; empty when none does."""
+        for span in _spans(self.period, day, day, calendar=calendar):
+            for rule in self.rules:
+                named = self._day(rule, span, calendar=calendar) == day
+                if named and _exactly(rule, *span, calendar=calendar) is None:
+                    return f"{_said(rule, self.period)} is not in this {self.period.replace('_', ' ')}"
+        return ""
 
-    def _or_short(self, day: date, first: date, last: date) -> date | None:
-        if first <= day <= last:
-            return day
-        nearest = last if day > last else first
-        return nearest if self.short_month == "last_day" else None
-
-    def _date(self, month: int, day: int, first: date, last: date) -> date | None:
-        """Return the date within a year that may begin at any day; 29 February of a common year is a short month."""
-        for year in {first.year, last.year}:
-            try:
-                found = date(year, month, day)
-            except ValueError:
-                found = date(year, month, 28)
-                if self.short_month == "skip":
-                    continue
-            if first <= found <= last:
-                return found
-        return None
+    def _day(self, rule: Rule, span: tuple[date, date], *, calendar: Calendar) -> date | None:
+        found = _exactly(rule, *span, calendar=calendar)
+        return _nearest(rule, *span) if found is None and self.short_month == "last_day" else found
 
     def __str__(self) -> str:
         period = self.period.replace("_", " ")
         return f"{spoken([_said(rule, self.period) for rule in self.rules])} of every {period}"
+
+
+def _exactly(rule: Rule, first: date, last: date, *, calendar: Calendar) -> date | None:
+    """Return the day of a period that a rule names; None when the period has no such day."""
+    if isinstance(rule, str) and (found := re.fullmatch(_RULES[2], rule)):
+        return _date(int(found["month"]), int(found["day"]), first, last)
+    what, index = _place(rule)
+    if what != "day":
+        return _counted(what, index, first, last, calendar=calendar)
+    day = first + (index - 1) * _DAY if index > 0 else last + (index + 1) * _DAY
+    return day if first <= day <= last else None
+
+
+def _nearest(rule: Rule, first: date, last: date) -> date | None:
+    """Return what stands for a day that a period is too short for: its last one, or its first when counted from the end."""
+    if isinstance(rule, str) and re.fullmatch(_RULES[2], rule):
+        # A fiscal year of whole weeks may lack other dates; they have nothing to stand for them.
+        return _date(2, 28, first, last) if rule == "02-29" else None
+    what, index = _place(rule)
+    if what != "day":
+        return None
+    return last if index > 0 else first
+
+
+def _place(rule: Rule) -> tuple[str, int]:
+    """Return what a rule counts, and which of them it names, from the end when negative."""
+    if isinstance(rule, int):
+        return "day", rule
+    if found := re.fullmatch(_RULES[1], rule):
+        return found["what"], -int(found["before"]) - 1
+    found = re.fullmatch(_RULES[0], rule)
+    assert found, rule  # noqa: S101  # no other rule passes `_check_rule`
+    return found["what"], _ORDINALS.get(found["nth"]) or int(found["nth"][:-2])
+
+
+def _date(month: int, day: int, first: date, last: date) -> date | None:
+    """Return a date within a year that may begin at any day; None for 29 February of a common year."""
+    for year in {first.year, last.year}:
+        if day <= monthrange(year, month)[1] and first <= date(year, month, day) <= last:
+            return date(year, month, day)
+    return None
 
 
 def _number(rule: Rule) -> int:

@@ -271,6 +271,17 @@ class Timed(Scheduled):
         weeks = self.every.count
         return (day for day in days if day >= self.starting and ((day - monday).days // 7) % weeks == 0)
 
+    def why_named(self, day: date) -> str:
+        """Say why a day that `days_between` yields is not quite the one that is written; empty when it is."""
+        return (
+            self.on.why_short(day, calendar=self.calendar_or_plain) if isinstance(self.on, PeriodDays) else ""
+        )
+
+    @property
+    def names_open_days_only(self) -> bool:
+        """Whether every day is named that the calendar does not close, so that only a holiday makes a gap."""
+        return self.on == "business_days" and (self.every is None or self.every.within_a_day)
+
     def __str__(self) -> str:
         """Say it as one would aloud: `weekdays at 09:00 and 17:30`."""
         return self.said_with_calendar(self._aloud())
@@ -373,6 +384,15 @@ class Cron(Scheduled):
     def days_between(self, first: date, last: date) -> Iterator[date]:
         """Yield the local calendar days that the expression names, both ends included."""
         return cron_days(parse_cron(self.cron).days, first, last)
+
+    def why_named(self, day: date) -> str:  # noqa: ARG002  # asked like `Timed`
+        """Return nothing: cron names the days that it means."""
+        return ""
+
+    @property
+    def names_open_days_only(self) -> bool:
+        """Whether closed days are passed over: cron knows no calendar."""
+        return False
 
     def __str__(self) -> str:
         return self.said_with_calendar(f"cron {self.cron}")

@@ -215,8 +215,10 @@ class Plan:
         """
         waiting: dict[date, _Day] = {}
         left_out: list[str] = []
-        stale = first
+        stale = following = first
         for named in self._named(first):
+            left_out += self._passed_over(max(following, since), named)
+            following = named + _DAY
             day, note = self._place(named)
             if ((day or named) - stale).days > HORIZON:
                 break
@@ -231,6 +233,14 @@ class Plan:
                 yield waiting.pop(one)
         yield from (waiting[one] for one in sorted(waiting))
 
+    def _passed_over(self, first: date, until: date) -> list[str]:
+        """Tell the holidays between two business days: nobody wonders about a weekend."""
+        if not self._schedule.names_open_days_only:
+            return []
+        days = (first + number * _DAY for number in range((until - first).days))
+        closed = ((day, self._calendar.closed.get(day)) for day in days if not self._calendar.is_weekend(day))
+        return [_left_out(day, reason) for day, reason in closed if reason]
+
     def _settled(self, named: date) -> date:
         """Return the first day on which a day that is named after this one may go."""
         following = named + _DAY
@@ -242,13 +252,13 @@ class Plan:
         """Return the day on which the departures of a named day go, and why it is another one; None for no day."""
         reason = self._calendar.why_closed(named)
         if reason is None:
-            return named, ""
+            return named, self._schedule.why_named(named)
         policy = self._schedule.policy_on(weekend=self._calendar.is_weekend(named))
         if policy == "deliver":
-            return named, ""
+            return named, self._schedule.why_named(named)
         told = f"{named:%a} {named} is closed ({reason})"
         if policy == "skip":
-            return None, f"{named:%a} {named} left out ({reason})"
+            return None, _left_out(named, reason)
         moved = self._calendar.nearest_open(named, step=-1 if policy == "previous" else 1)
         if moved is None:
             return None, f"{told} and so is every day around it"
@@ -326,6 +336,10 @@ def _within_calendar(moment: datetime) -> datetime:
     utc = moment.astimezone(UTC)
     # a plain datetime, whatever came in: Airflow hands over pendulum's, whose own arithmetic is slow
     return datetime.combine(date(utc.year, utc.month, utc.day), utc.time(), tzinfo=UTC)
+
+
+def _left_out(day: date, reason: str) -> str:
+    return f"{day:%a} {day} left out ({reason})"
 
 
 def _shortened(notes: list[str]) -> list[str]:
