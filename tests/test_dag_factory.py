@@ -157,6 +157,20 @@ def test_the_timetable_is_the_schedule_in_the_recipients_zone(config):
     assert config.dag().timetable.summary == "weekdays at 09:00 America/Chicago"
 
 
+@pytest.mark.req("F41")
+@pytest.mark.parametrize(
+    ("schedule", "runs"),
+    [
+        ("manual", 4),
+        ({"at": ["09:00"]}, 4),
+        ({"at": ["09:00"], "missed": "each"}, 1),
+        ({"on_asset": "prices", "missed": "each"}, 1),
+    ],
+)
+def test_only_a_batch_that_makes_up_for_each_departure_has_one_run_at_a_time(config, schedule, runs):
+    assert config.dag(schedule=schedule).max_active_runs == runs
+
+
 def test_a_manual_batch_has_no_timetable(config):
     dag = config.dag(schedule="manual")
 

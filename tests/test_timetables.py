@@ -16,6 +16,7 @@ import any_schedule
 import pendulum
 import pytest
 from airflow.exceptions import AirflowTimetableInvalid
+from airflow.models.dag import DagModel
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.utils.types import DagRunType
 from hypothesis import given, settings
@@ -419,6 +420,53 @@ def test_after_three_days_down_missed_departures_are_combined_made_up_for_or_ski
         found.append(f"{info.run_after:%d %H:%M}")
         last = info.data_interval
     assert found == runs
+
+
+def noted(begins: str, ends: str) -> DagModel:
+    """What Airflow keeps of a DAG's next run, from when it last read the file or made a run."""
+    at = {"next_dagrun": utc(begins), "next_dagrun_create_after": utc(ends)}
+    interval = {"next_dagrun_data_interval_start": utc(begins), "next_dagrun_data_interval_end": utc(ends)}
+    return DagModel(dag_id="batch_acme", **at, **interval)
+
+
+@pytest.mark.req("F41")
+@pytest.mark.parametrize(
+    ("missed", "now", "departs"),
+    [
+        ("combine", "09T15:00", "09T09:00"),
+        ("combine", "07T09:00", "07T09:00"),
+        ("combine", "06T15:00", "07T09:00"),  # as the command line asks
+        ("each", "09T15:00", "07T09:00"),
+        ("skip", "09T09:10", "09T09:00"),
+        ("skip", "07T09:10", "07T09:00"),
+        ("skip", "06T15:00", "07T09:00"),
+    ],
+)
+def test_a_run_that_was_noted_before_the_downtime_is_looked_at_again_when_it_is_made(missed, now, departs):
+    asked = made({"at": ["09:00"], "missed": missed}, now=f"2026-05-{now}")
+    info = asked.next_run_info_from_dag_model(dag_model=noted("2026-05-06T09:00", "2026-05-07T09:00"))
+    assert info == DagRunInfo.interval(utc("2026-05-06T09:00"), utc(f"2026-05-{departs}"))
+
+
+@pytest.mark.req("F41")
+def test_a_noted_run_that_is_not_to_be_made_up_for_is_not_made():
+    asked = made({"at": ["09:00"], "missed": "skip"}, now="2026-05-09T15:00")
+    with pytest.raises(AirflowTimetableInvalid, match=r"2026-05-07.* was missed and is left out"):
+        asked.next_run_info_from_dag_model(dag_model=noted("2026-05-06T09:00", "2026-05-07T09:00"))
+
+
+@pytest.mark.req("F41", "R044")
+def test_a_noted_run_that_builds_ahead_is_combined_with_the_one_whose_time_to_build_has_come():
+    asked = made({"at": ["09:00"], "generate_before": "30m"}, now="2026-05-09T08:45")
+    info = asked.next_run_info_from_dag_model(dag_model=noted("2026-05-06T09:00", "2026-05-07T09:00"))
+    assert info.run_after == utc("2026-05-09T08:30")
+    assert info.data_interval == window("2026-05-06T09:00", "2026-05-09T09:00")
+
+
+def test_a_dag_for_which_nothing_is_noted_has_no_next_run():
+    assert (
+        made({"at": ["09:00"]}).next_run_info_from_dag_model(dag_model=DagModel(dag_id="batch_acme")) is None
+    )
 
 
 @pytest.mark.req("F41")

@@ -92,7 +92,7 @@ def batch_dag(batch: Batch) -> Iterator[DAG]:
         schedule=_schedule(batch),
         start_date=_START,
         catchup=False,
-        max_active_runs=4,
+        max_active_runs=_runs_at_once(batch),
         allowed_run_types=_run_types(batch),  # type: ignore[arg-type] # Airflow makes its enum of the names
         tags={
             "leadferry",
@@ -109,6 +109,14 @@ def batch_dag(batch: Batch) -> Iterator[DAG]:
     # Last: Airflow checks the defaults of a DAG made with params, and copies them for each of its tasks,
     # which takes longer than all the rest. They are the same for every batch, and a run checks what it is given.
     dag.params.update(_params())
+
+
+def _runs_at_once(batch: Batch) -> int:
+    """Several runs may be under way, but not of a batch that makes up for each departure.
+
+    There each run claims the leads of its own departure, so the earlier must have claimed before the later does.
+    """
+    return 1 if batch.schedule != "manual" and batch.schedule.missed == "each" else 4
 
 
 def _schedule(batch: Batch) -> Any:

@@ -10,7 +10,7 @@ import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from zoneinfo import ZoneInfo
@@ -108,6 +108,7 @@ class WaitUntilReady(BaseOperator):
                 return
         asked = ready.model_dump(mode="json")
         looks = ReadyTrigger(ready=asked, day=day, deadline=deadline.isoformat())
+        _show(f"waits until {deadline:%Y-%m-%d %H:%M} UTC at most: {ready} is awaited")
         self.defer(trigger=looks, method_name="resume")
 
     def _ask_airflow(self, batch: Batch, ready: Ready, trigger: Trigger, *, deadline: datetime) -> None:
@@ -138,6 +139,7 @@ def _give_up(batch: Batch, trigger: Trigger, *, error: str | None) -> NoReturn:
     from leadferry.delivery.extract import note_not_ready
 
     reason = note_not_ready(lead_store(), batch, trigger, error=error)
+    _show(reason)
     raise NotReadyError(f"Batch {batch.id!r} took nothing: {reason}")
 
 
@@ -154,9 +156,12 @@ def extract(batch_id: str) -> dict[str, Any]:
 
         database = lead_store()
         batch = load_batch(batch_id, config=config_folder())
-        claimed = claim_leads(database, batch, _trigger())
+        with _shown_in_airflow():
+            claimed = claim_leads(database, batch, _trigger())
         tell_caps(batch, claimed)
         tell_changed_fields(batch, claimed)
+        if claimed.state is DeliveryState.SKIPPED:
+            _show(str(claimed.reason))
         if claimed.on_hold:
             raise AirflowSkipException(f"Nothing was claimed: {claimed.reason}. The leads stay in the queue")
         if claimed.state is DeliveryState.SKIPPED:
@@ -184,6 +189,7 @@ def render(batch_id: str) -> list[dict[str, Any]]:
         if _of_the_timetable():
             tell_if_late(database, delivery_id, now=datetime.now(tz=UTC))
         if not files:
+            _show("every lead was withheld")
             raise AirflowSkipException("Nothing to deliver: every lead was withheld")
         return [
             {"name": file.name, "rows": file.rows, "size": file.size, "sha256": file.sha256} for file in files
@@ -262,10 +268,37 @@ def _is_last_try(error: LeadferryError) -> bool:
 
 
 def _reschedule(later: Later | None) -> None:
-    """Give the task back to Airflow until a later moment; its slot is free meanwhile, and the try does not count."""
+    """Give the task back to Airflow until a later moment; its slot is free meanwhile, and the try does not count.
+
+    Never for less than a few seconds: a task that is queued again before the scheduler heard that it was given back,
+    Airflow 3.3 fails: "finished with state success, but the task instance's state attribute is queued".
+    """
     if later is not None:
-        _log.info("Waits until %s: %s", later.until.isoformat(), later.reason)
-        raise AirflowRescheduleException(later.until)  # type: ignore[no-untyped-call]  # Airflow's own lacks types
+        from leadferry.triggers import SETTLING_SECONDS
+
+        _log.info("Waits until %s", later)
+        _show(f"waits until {later}")
+        settled = datetime.now(tz=UTC) + timedelta(seconds=SETTLING_SECONDS)
+        raise AirflowRescheduleException(max(later.until, settled))  # type: ignore[no-untyped-call]  # Airflow's own lacks types
+
+
+def _show(reason: str) -> None:
+    """Show in Airflow why nothing goes, or not yet: as the task's XCom `reason`, which its page and the run's list.
+
+    A task cannot write a note, and its log is one click and many lines further away.
+    """
+    get_current_context()["ti"].xcom_push(key="reason", value=reason)
+
+
+@contextmanager
+def _shown_in_airflow() -> Iterator[None]:
+    """Show what a batch refuses, before the task fails with it."""
+    try:
+        yield
+    except LeadferryError as error:
+        if not error.retry:
+            _show(error.what)
+        raise
 
 
 def _delivery_id(database: Any, batch_id: str) -> int:

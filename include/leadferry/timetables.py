@@ -6,7 +6,8 @@ A thin layer: the calendar is `leadferry.schedule`, this says how departures bec
   Windows follow each other without gap or overlap, also after downtime and after the schedule was edited,
   because each begins where the last one ended.
 * After downtime (and `catchup=False`) only the latest missed departure runs, once, and its window covers all of it;
-  the schedule's key `missed` may ask for a run for each, or for none.
+  the schedule's key `missed` may ask for a run for each, or for none. Airflow makes the run that it noted before, so
+  that one is looked at again when it is made.
 * A batch that never departed waits for its next time instead: adding a batch at three in the afternoon
   must not send what was due at nine.
 * With `generate_before` a run begins that much before its departure; its window still ends at the departure.
@@ -33,6 +34,7 @@ from leadferry.schedule import Cron, Plan, Schedule, Timed
 from leadferry.schedule.ending import ended
 
 if TYPE_CHECKING:
+    from airflow.models.dag import DagModel
     from airflow.timetables.base import TimeRestriction
 
 log = logging.getLogger(__name__)
@@ -169,6 +171,37 @@ class DepartureTimetable(Timetable):
             start = max(start, restriction.earliest)
         window = DataInterval(_pendulum(start), _pendulum(slot))
         return DagRunInfo(run_after=_pendulum(slot - self._ahead), data_interval=window)
+
+    def next_run_info_from_dag_model(self, *, dag_model: DagModel) -> DagRunInfo | None:
+        """Return the run to make now, where Airflow asks for the one that it noted.
+
+        It noted it when it last read the file or made a run. After three days down that is the first missed departure:
+        made as it stands, it would run besides the latest one, and also where nothing is to be made up for.
+
+        Raises:
+            AirflowTimetableInvalid: what was noted is not to be made up for. Airflow logs it and makes no run, until
+                it has read the DAG file again and noted the next departure.
+        """
+        noted = super().next_run_info_from_dag_model(dag_model=dag_model)
+        if noted is None or noted.data_interval is None or self._schedule.missed == "each":
+            return noted
+        try:
+            slot = self._overtaken_by(noted.data_interval)
+        except Exception:  # as above: a run that is not combined still delivers
+            log.exception("Whether another departure is due could not be found for: %s", self.summary)
+            return noted
+        if slot is None:
+            left_out = f"the departure of {noted.data_interval.end} was missed and is left out (missed: skip)"
+            raise AirflowTimetableInvalid(f"{self.summary}: {left_out}")
+        window = DataInterval(noted.data_interval.start, _pendulum(slot))
+        return DagRunInfo(run_after=_pendulum(slot - self._ahead), data_interval=window)
+
+    def _overtaken_by(self, noted: DataInterval) -> datetime | None:
+        """Return the departure that stands for `noted` by now: itself or a later one; None for one that is left out."""
+        now = self._clock() + self._ahead
+        slot = max(noted.end, self._latest(by=now) or noted.end)
+        is_left_out = self._schedule.missed == "skip" and now - slot > FIRST_DEPARTURE_GRACE
+        return None if is_left_out else slot
 
     @property
     def _ahead(self) -> timedelta:

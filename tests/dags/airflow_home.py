@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -62,6 +62,8 @@ class AirflowHome:
     metadata: str
     """Name of Airflow's own database."""
     connections: dict
+    settings: dict[str, str] = field(default_factory=dict)
+    """More environment variables for its processes."""
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -117,7 +119,7 @@ class AirflowHome:
             connections=self.connections,
             inherited=os.environ,
         )
-        return {**made, **mine}
+        return {**made, **mine, **self.settings}
 
     def batch(self, batch_id: str, **keys) -> Path:
         """Write a batch file."""
@@ -136,8 +138,8 @@ class AirflowHome:
             timeout=180,
         )
 
-    def leadferry(self, *arguments: str) -> str:
-        """Run `leadferry …` and return what it printed."""
+    def leadferry(self, *arguments: str, exits: int = 0) -> str:
+        """Run `leadferry …`, see that it exits with this code, and return what it printed."""
         command = [str(Path(sys.executable).parent / "leadferry"), *arguments]
         done = subprocess.run(
             command,
@@ -148,7 +150,7 @@ class AirflowHome:
             check=False,
             timeout=60,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == exits, done.stderr
         return done.stdout
 
     def dags_test(self, batch_id: str, **conf) -> subprocess.CompletedProcess:

@@ -4,8 +4,10 @@ All runs happen once, side by side; the tests look at what they left.
 """
 
 import json
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,22 +16,18 @@ import yaml
 from batches import add_leads, rows, scalars, waiting
 from leadferry.local.airflow import ENDED, AirflowApi
 from leadferry.local.processes import Processes
+from leadferry.store.suspensions import hold, resume
+from leadferry.watch.tell import watch
 
+from . import condition_cases
 from .airflow_home import COMPONENTS, AirflowHome
+from .condition_cases import HELD, LATE_EVENING, NEVER, NEVER_ASKED, PAIRS, ZONES, zone_where_it_is
 from .test_live import get, until
 
+pytestmark = pytest.mark.timeout(600)  # the module's one fixture runs some thirty batches
+
 AT_TEN = {"at": ["10:00"], "calendar": "nine_to_five"}
-LATE_EVENING = 22
-
-
-def zone_where_it_is(hour: int) -> str:
-    """A zone whose clock shows this hour now."""
-    ahead = (hour - datetime.now(tz=UTC).hour) % 24
-    ahead = ahead - 24 if ahead > 12 else ahead
-    return f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT"  # its signs are the other way round
-
-
-TONIGHT = {"schedule": AT_TEN, "timezone": zone_where_it_is(LATE_EVENING)}
+TONIGHT = {"schedule": AT_TEN, "timezone": LATE_EVENING, "deadline": "1s"}
 BATCHES = {
     "by_night": TONIGHT,
     "by_night_all_the_same": TONIGHT,
@@ -52,16 +50,16 @@ BATCHES = {
         "conditions": {"ready": {"asset": "prices_loaded", "timeout": "3s", "every": "1s"}},
         "retry": {"attempts": 1},
     },
-    "second_chance": {"retry": {"attempts": 1, "at": ["14:00"]}, "timezone": zone_where_it_is(LATE_EVENING)},
+    "second_chance": {"retry": {"attempts": 1, "at": ["14:00"]}, "timezone": LATE_EVENING},
+    **condition_cases.BATCHES,
 }
 """Each delivers the five leads of a flow with its own name."""
 
-BY_THEMSELVES = {"at_an_event", "crossing"}
+BY_THEMSELVES = {"at_an_event", "crossing", "left_out", *condition_cases.BY_THEMSELVES, *NEVER}
 CONF = {
     "bad_conf": {"limits": 2},
     "by_night_all_the_same": {"override_window": True},
 }
-STAY = {"by_night", "second_chance"}
 
 
 @dataclass
@@ -73,6 +71,12 @@ class Live:
     runs: dict[str, int] = field(default_factory=dict)
     later: dict[str, dict[str, str]] = field(default_factory=dict)
     """The tasks of the runs of `nothing_waits` after its first, by run; of the first itself when it ran again."""
+    reasons: dict[str, dict[str, str]] = field(default_factory=dict)
+    """For each batch what Airflow shows beside a task of its only run: its XCom `reason`."""
+    listed: dict[str, list[dict]] = field(default_factory=dict)
+    """For each batch what `leadferry deliveries` tells, the newest first."""
+    stand: dict[str, dict] = field(default_factory=dict)
+    """For each batch what `leadferry status` tells."""
     refused: int = 0
     """What Airflow answered to a conf that its form does not allow."""
 
@@ -90,7 +94,13 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(make_airflow) -> Live:
-    found = Live(make_airflow({}))
+    home = make_airflow({})
+    home.connections["scoring"] = {
+        "conn_type": "postgres",
+        "host": home.postgres.socket_folder,
+        "login": "postgres",
+    }
+    found = Live(home)
     prepare(found.airflow)
     run_all(found)
     return found
@@ -101,17 +111,38 @@ def prepare(airflow: AirflowHome) -> None:
     ready.touch()
     calendars = airflow.config / "calendars"
     calendars.mkdir(parents=True)
-    hours = {"hours": {"opens": "09:00", "closes": "17:00"}, "weekend": []}
-    (calendars / "nine_to_five.yaml").write_text(yaml.safe_dump(hours))
+    for name, calendar in condition_cases.CALENDARS.items():
+        (calendars / f"{name}.yaml").write_text(yaml.safe_dump(calendar))
+    now = datetime.now(tz=UTC)
+    places = {
+        "{ready}": str(ready),
+        "{soon}": f"{now + timedelta(seconds=90):%H:%M}",
+        "{later}": f"{now + timedelta(minutes=40):%H:%M}",
+    }
     for batch_id, written in BATCHES.items():
-        keys = json.loads(json.dumps(written).replace("{ready}", str(ready)))
+        text = json.dumps(written)
+        for name, value in places.items():
+            text = text.replace(name, value)
+        keys = json.loads(text)
         folder = [{"id": "drop", "type": "folder", "path": str(airflow.inbox / batch_id)}]
         retry = {"attempts": 1, "first_delay": "1s"}
         airflow.batch(batch_id, **{"flows": [batch_id], "retry": retry, "destinations": folder, **keys})
-        if batch_id not in {"crossing", "nothing_waits"}:
-            add_leads(airflow.database, 5, flow=batch_id)
+        if batch_id not in condition_cases.WITHOUT_LEADS:
+            fields = {"zone": ZONES[batch_id]} if batch_id in ZONES else None
+            add_leads(airflow.database, 5, flow=batch_id, fields=fields)
     airflow.inbox.mkdir(parents=True, exist_ok=True)
     (airflow.inbox / "second_chance").write_text("a file is in the way of the folder")
+    stop_some(airflow)
+
+
+def stop_some(airflow: AirflowHome) -> None:
+    """What people did before the first departure."""
+    for batch_id in ("on_hold", "resumed"):
+        hold(airflow.database, scope="batch", name=batch_id, reason="contract under review", actor="kim")
+    resume(airflow.database, scope="batch", name="resumed", reason="signed", actor="kim")
+    disk = {"scope": "batch", "name": "destination_on_hold", "destination": "drop"}
+    hold(airflow.database, **disk, reason="their disk is full", actor="kim")
+    airflow.leadferry("schedule", "left_out", "--skip-next", "--reason", "their importer is down")
 
 
 def run_all(live: Live) -> None:
@@ -129,10 +160,14 @@ def run_all(live: Live) -> None:
         live.refused = trigger(api, "bad_conf", "refused", {"limit": "many"})
         for batch_id in set(BATCHES) - BY_THEMSELVES:
             assert trigger(api, batch_id, "live", CONF.get(batch_id, {})) == 200
-        for batch_id in BATCHES:
+        for batch_id in set(BATCHES) - NEVER:
             until(lambda one=batch_id: came_to_rest(api, one), processes, what=f"{batch_id} comes to rest")
             look(live, api, batch_id)
         depart_again(live, api, processes)
+        until(lambda: len(runs_of(api, "left_out", ENDED)) > 1, processes, what="left_out departs twice")
+        for batch_id in NEVER:
+            live.runs[batch_id] = len(runs_of(api, batch_id))
+        listen_to_the_commands(live)
     finally:
         api.close()
         processes.stop(grace=5)
@@ -162,8 +197,22 @@ def trigger(api: AirflowApi, batch_id: str, run_id: str, conf: dict) -> int:
     return api._http.post(f"/api/v2/dags/batch_{batch_id}/dagRuns", json=body).status_code
 
 
-def only_run(api: AirflowApi, batch_id: str) -> dict | None:
+def listen_to_the_commands(live: Live) -> None:
+    """What an operator reads on a terminal, after the watchdog has looked."""
+    watch(live.airflow.database, live.airflow.config, now=datetime.now(tz=UTC))
+    for row in json.loads(live.airflow.leadferry("deliveries", "-n", "200", "--json")):
+        live.listed.setdefault(row["batch"], []).append(row)
+    stand = json.loads(live.airflow.leadferry("status", "--json", exits=1))
+    live.stand = {row["batch"]: row for row in stand}
+
+
+def runs_of(api: AirflowApi, batch_id: str, states: Collection[str] = ()) -> list[dict]:
     runs = get(api, f"dags/batch_{batch_id}/dagRuns")["dag_runs"]
+    return [run for run in runs if not states or run["state"] in states]
+
+
+def only_run(api: AirflowApi, batch_id: str) -> dict | None:
+    runs = runs_of(api, batch_id)
     return runs[0] if runs else None
 
 
@@ -176,7 +225,7 @@ def came_to_rest(api: AirflowApi, batch_id: str) -> bool:
     run = only_run(api, batch_id)
     if run is None:
         return False
-    if batch_id in STAY:
+    if batch_id in HELD:
         return instances(api, batch_id, run["dag_run_id"]).get("deliver.drop") == "up_for_reschedule"
     return run["state"] in ENDED
 
@@ -184,8 +233,13 @@ def came_to_rest(api: AirflowApi, batch_id: str) -> bool:
 def look(live: Live, api: AirflowApi, batch_id: str) -> None:
     run = only_run(api, batch_id)
     live.states[batch_id] = run["state"]
-    live.runs[batch_id] = len(get(api, f"dags/batch_{batch_id}/dagRuns")["dag_runs"])
+    live.runs[batch_id] = len(runs_of(api, batch_id))
     live.tasks[batch_id] = instances(api, batch_id, run["dag_run_id"])
+    of_run = f"dags/batch_{batch_id}/dagRuns/{run['dag_run_id']}/taskInstances"
+    shown = get(api, f"{of_run}/~/xcomEntries?xcom_key=reason")["xcom_entries"]
+    live.reasons[batch_id] = {
+        one["task_id"]: get(api, f"{of_run}/{one['task_id']}/xcomEntries/reason")["value"] for one in shown
+    }
 
 
 @pytest.mark.req("R042", "V66")
@@ -193,7 +247,8 @@ def test_a_run_by_hand_in_the_evening_is_held_and_takes_no_slot(live):
     assert live.states["by_night"] == "running"
     assert live.tasks["by_night"]["render"] == "success"
     assert live.delivered("by_night") == []
-    assert live.deliveries("by_night") == [("rendered", None)]
+    ((state, _),) = live.deliveries("by_night")
+    assert state == "rendered"
     (lease,) = scalars(
         live.airflow.database,
         "SELECT extract(hour FROM lease_until - claimed_at) FROM delivery JOIN batch ON no = batch_no"
@@ -275,7 +330,8 @@ def test_crossing_the_threshold_causes_one_delivery(live):
     assert live.states["crossing"] == "success"
     assert live.runs["crossing"] == 1
     assert len(live.delivered("crossing")) == 1
-    assert scalars(live.airflow.database, "SELECT reason FROM early_departure") == ["5 leads wait"]
+    asked = "SELECT reason FROM early_departure JOIN batch ON no = batch_no WHERE batch.id = 'crossing'"
+    assert scalars(live.airflow.database, asked) == ["5 leads wait"]
 
 
 @pytest.mark.req("R059")
@@ -287,3 +343,93 @@ def test_a_delivery_that_failed_for_good_waits_for_its_second_chance(live):
     )
     assert (destination, number) == ("drop", 1)
     assert 15 <= hour <= 16  # from the evening until two in the afternoon
+
+
+# --- every condition: one that departs, one that does not, and why ---------------------------------------------------
+
+ROWS = {
+    "minimum": ("R045",),
+    "longest wait": ("R045",),
+    "maximum": ("R045",),
+    "only if": (),
+    "a query": ("R046",),
+    "a file": ("R046",),
+    "an asset": ("R046",),
+    "business hours": ("R042", "V66"),
+    "a blackout": ("R060",),
+    "the window": ("R052",),
+    "ahead of time": ("R044",),
+    "quiet hours": ("R042",),
+    "a hold": ("F36",),
+    "a hold on a destination": ("F36",),
+    "leads at all": (),
+    "another try": ("R059",),
+    "leads for an early departure": ("R047",),
+    "age for an early departure": ("R047",),
+    "an event": ("R048",),
+}
+
+
+def conditions(names: Collection[str]) -> list:
+    """One parameter for each condition, marked with the rows that it shows."""
+    return [
+        pytest.param(one, marks=[pytest.mark.req(*ROWS[one])] if ROWS[one] else [], id=one) for one in names
+    ]
+
+
+@pytest.mark.parametrize("condition", conditions([*PAIRS, *NEVER_ASKED]))
+def test_a_batch_that_meets_the_condition_departs_and_shows_no_reason(live, condition):
+    batch_id = PAIRS[condition].goes if condition in PAIRS else NEVER_ASKED[condition][0]
+
+    assert live.states[batch_id] == "success"
+    assert len(live.delivered(batch_id)) == 1
+    assert waiting(live.airflow.database, batch_id) == []
+    assert [(row["state"], row["reason"]) for row in live.listed[batch_id]] == [("delivered", None)]
+    assert live.reasons[batch_id] == {}
+
+
+@pytest.mark.parametrize("condition", conditions(PAIRS))
+def test_a_batch_that_does_not_meet_it_sends_nothing_and_airflow_shows_why(live, condition):
+    pair = PAIRS[condition]
+
+    assert live.tasks[pair.stays][pair.task] == pair.state
+    assert re.search(pair.reason, live.reasons[pair.stays][pair.task])
+    assert live.delivered(pair.stays) == []
+
+
+@pytest.mark.parametrize("condition", conditions(PAIRS))
+def test_the_deliveries_on_a_terminal_tell_why_as_well_and_no_lead_is_lost(live, condition):
+    stays = PAIRS[condition].stays
+    (row,) = live.listed[stays]
+
+    assert row["state"] == ("rendered" if stays in HELD else "skipped")
+    assert re.search(PAIRS[condition].reason, row["reason"])
+    leads = 0 if stays == "no_leads" else 5
+    assert row["included"] == (leads if stays in HELD else 0)
+    assert live.stand[stays]["pending"] == leads - row["included"]
+
+
+@pytest.mark.parametrize("condition", conditions(NEVER_ASKED))
+def test_where_nothing_asks_for_a_run_there_is_none_and_the_status_shows_what_waits(live, condition):
+    stays = NEVER_ASKED[condition][1]
+
+    assert live.runs[stays] == 0
+    assert stays not in live.listed
+    assert live.stand[stays]["last_departure"] is None
+    assert live.stand[stays]["state"] == "enabled"
+
+
+@pytest.mark.req("R050")
+def test_a_departure_that_a_person_wanted_left_out_is_left_out_once_and_both_tell_by_whom_and_why(live):
+    *_, next_one, first = live.listed["left_out"]
+
+    assert first["state"] == "skipped"
+    assert re.fullmatch("left out on request of .+: their importer is down", first["reason"])
+    assert (next_one["state"], next_one["included"], next_one["reason"]) == ("delivered", 5, None)
+    assert live.reasons["left_out"]["extract"] == first["reason"]
+
+
+@pytest.mark.req("F44")
+def test_a_delivery_that_is_not_out_by_its_deadline_is_told_and_one_that_is_is_not(live):
+    assert live.stand["by_night"]["incidents"] == ["late"]
+    assert live.stand["meets_them_all"]["incidents"] == []

@@ -82,6 +82,21 @@ def test_the_leads_of_a_delivery_that_waits_over_a_long_weekend_stay_claimed(dat
     assert waiting(database) == []
 
 
+def reason_of(database, delivery):
+    ((reason,),) = rows(database, "SELECT reason FROM delivery WHERE id = :id", id=delivery)
+    return reason
+
+
+@pytest.mark.req("R042")
+def test_people_can_read_why_a_delivery_waits_and_only_as_long_as_it_does(database):
+    delivery = claimed_at(database, open_nine_to_five(), local(13, "22:00"))
+    not_yet(database, delivery, now=local(13, "22:00"))
+    told = "waits until 2026-01-14 14:00 UTC: Tue 22:00 is after 17:00, when business hours end"
+    assert reason_of(database, delivery) == told
+    not_yet(database, delivery, now=local(14, "09:00"))
+    assert reason_of(database, delivery) is None
+
+
 def test_a_test_and_a_batch_without_business_hours_never_wait(database):
     by_hand = claimed_at(database, make_batch(), local(13, "22:00"))
     assert not_yet(database, by_hand, now=local(13, "22:00")) is None

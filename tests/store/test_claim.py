@@ -10,7 +10,9 @@ from batches import add_leads, carried, claim, execute, rows, scalars, waiting
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryState
 from leadferry.store import ledger, settling
+from leadferry.store.queue import Stop, stop
 from leadferry.store.routing import route_new_leads
+from leadferry.store.tables import lead
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 SERVED = {"name": "served_states", "field": "state", "in": ["CA", "TX"]}
@@ -129,6 +131,18 @@ def test_departing_empty_takes_no_lead_and_has_a_number(database):
     assert (empty.state, empty.included) == (DeliveryState.CLAIMED, 0)
     assert waiting(database) == leads
     assert ledger.get_delivery(database, empty.delivery_id).number == 1
+
+
+def test_when_nothing_goes_people_read_what_is_with_the_leads_that_wait(database):
+    now = datetime.now(tz=UTC)
+    add_leads(database, 3, received_at=now + timedelta(hours=1))
+    first, *_ = add_leads(database, 2)
+    route(database)
+    stop(database, [first], Stop.HELD, batch_id="acme", actor="kim", reason="asked for")
+    claimed = claim(database, window_to=now, must_wait=lead.c.id > first)
+    assert claimed.reason == (
+        "no lead waits that may go (waiting: 3 received after the window, 1 held, 1 in their quiet hours)"
+    )
 
 
 def test_a_skipped_departure_takes_no_number(database):

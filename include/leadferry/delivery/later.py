@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
@@ -34,6 +34,10 @@ class Later:
     """Aware."""
     reason: str
 
+    def __str__(self) -> str:
+        """Say it after "waits until": `2026-03-02 14:00 UTC: Mon 08:00 is outside business hours`."""
+        return f"{self.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: {self.reason}"
+
 
 def not_yet(database: Database, delivery_id: int, *, now: datetime) -> Later | None:
     """Say until when a rendered delivery waits, and keep its leads that long; None when it may be sent now.
@@ -46,7 +50,9 @@ def not_yet(database: Database, delivery_id: int, *, now: datetime) -> Later | N
     batch = Batch.model_validate(delivery.config)
     later = _not_yet(batch, delivery, now=now)
     if later is not None:
-        ledger.extend_lease(database, delivery_id, later.until - now + lease(batch))
+        ledger.note_wait(database, delivery_id, later.until - now + lease(batch), reason=str(later))
+    elif delivery.reason is not None:
+        ledger.go_on(database, delivery_id)
     return later
 
 
@@ -83,8 +89,9 @@ def another_time(
     )
     if not ordered:
         return None
-    ledger.extend_lease(database, delivery_id, until - now + lease(batch))
-    return Later(until=until, reason=f"{destination_id} failed for good ({error.code})")
+    later = Later(until=until, reason=f"{destination_id} failed for good ({error.code})")
+    ledger.note_wait(database, delivery_id, until - now + lease(batch), reason=str(later))
+    return later
 
 
 def _next_time(times: Sequence[time], now: datetime, *, zone: str) -> datetime:

@@ -46,6 +46,11 @@ class EmbeddedPostgres:
         """Folder of the socket; what a connection takes as `host`."""
         return str(self._server.get_postmaster_info().socket_dir)
 
+    @property
+    def programs(self) -> Path:
+        """Folder of this version's `pg_dump`, `psql` and the like."""
+        return Path(self._server.bin_path)
+
     def url(self, database: str, *, driver: str = "postgresql+psycopg") -> str:
         """Return the SQLAlchemy URL of a database on this server."""
         return f"{driver}://postgres@/{database}?host={self.socket_folder}"

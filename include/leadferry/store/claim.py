@@ -284,7 +284,7 @@ class _Claimer:
         if verdict.included == 0:
             if verdict.left:
                 return f"{verdict.left_reason} is used up; leads that stay in the queue: {verdict.left}"
-            return NOTHING_WAITS
+            return self._why_none_goes()
         if self.selection.max_wait is not None and verdict.waited(
             until=self.window_to, wait=self.selection.max_wait
         ):
@@ -476,10 +476,26 @@ class _Claimer:
         if included >= minimum:
             return None
         if included == 0:
-            return NOTHING_WAITS
+            return self._why_none_goes()
         if self.selection.max_wait is not None and self._waited_since(delivery_id, self.selection.max_wait):
             return None
         return f"{included} leads may go, the minimum is {minimum}"
+
+    def _why_none_goes(self) -> str:
+        """Say what is with the leads that wait and that this departure does not even look at."""
+        if self.kind is DeliveryKind.TEST:
+            return NOTHING_WAITS
+        stays = {
+            "received after the window": queue_entry.c.received_at >= self.window_to,
+            "held": held(self.batch_no) if self.has_stops else None,
+            "in their quiet hours": self.selection.must_wait,
+        }
+        looked_for = {why: which for why, which in stays.items() if which is not None}
+        waiting = (queue_entry.c.lot_id == lot.c.id) & (queue_entry.c.lead_id == lead.c.id)
+        counts = [func.count().filter(which) for which in looked_for.values()]
+        found = self.connection.execute(select(*counts).where(waiting_lots(self.batch_no), waiting)).one()
+        told = [f"{count} {why}" for why, count in zip(looked_for, found, strict=True) if count]
+        return f"{NOTHING_WAITS} (waiting: {', '.join(told)})" if told else NOTHING_WAITS
 
     def _waited_since(self, delivery_id: int, wait: timedelta) -> bool:
         oldest = select(func.min(delivery_lead.c.received_at)).where(

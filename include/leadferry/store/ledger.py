@@ -19,6 +19,9 @@ from leadferry.store import caps
 from leadferry.store.database import Database
 from leadferry.store.tables import batch, batch_config, delivery, dispatch, file, redelivery
 
+WAITS = "waits until "
+"""How the reason of a delivery begins that is ready, but not to be sent yet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
@@ -146,6 +149,20 @@ def extend_lease(database: Database, delivery_id: int, lease: timedelta) -> None
         connection.execute(
             update(delivery).where(delivery.c.id == delivery_id).values(lease_until=func.now() + lease)
         )
+
+
+def note_wait(database: Database, delivery_id: int, lease: timedelta, *, reason: str) -> None:
+    """Extend the lease of a delivery that waits although it could go on, and let people read why."""
+    values = {"lease_until": func.now() + lease, "reason": f"{WAITS}{reason}"}
+    with database.transaction() as connection:
+        connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(values))
+
+
+def go_on(database: Database, delivery_id: int) -> None:
+    """Say that a delivery does not wait any more; nothing changes when it did not."""
+    waits = (delivery.c.id == delivery_id) & delivery.c.reason.startswith(WAITS, autoescape=True)
+    with database.transaction() as connection:
+        connection.execute(update(delivery).where(waits).values(reason=None))
 
 
 def withhold(database: Database, delivery_id: int, reasons: Mapping[int, str]) -> None:
