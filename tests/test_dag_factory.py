@@ -387,6 +387,19 @@ def test_whatever_stands_in_a_broken_file_the_others_stay(config, text):
 
 
 @pytest.mark.req("F09")
+def test_a_length_of_time_over_its_limit_breaks_its_batch_and_no_other(config):
+    config.add("good")
+    config.add("broken", schedule={"at": ["09:00"], "generate_before": "13h"})
+
+    bag = config.bag()
+
+    assert "batch_good" in bag.dags
+    ((file, error),) = bag.import_errors.items()
+    assert Path(file).name == "zz_config_errors.py"
+    assert "schedule.generate_before: must be at most 12h, is '13h'" in error
+
+
+@pytest.mark.req("F09")
 def test_a_file_that_cannot_be_read_as_text_does_not_stop_the_others(config):
     config.add("good")
     (config.path / "batches" / "broken.yaml").write_bytes(b"name: \xff\xfe")

@@ -8,18 +8,26 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-_TIMES = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_LONGEST = timedelta(days=36500)
+"""A hundred years: more is a mistake, and counted from today it would leave what Python's calendar can say."""
 
 
 def _parse_duration(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value
-    if isinstance(value, str) and value[:-1].isdigit() and value[-1:] in _TIMES:
-        return timedelta(**{_TIMES[value[-1]]: int(value[:-1])})
-    raise ValueError("must be a number with s, m, h or d behind it, such as 90s, 15m, 2h or 3d")
+    found = re.fullmatch(r"0*([0-9]{1,15})([smhd])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("must be a number with s, m, h or d behind it, such as 90s, 15m, 2h or 3d")
+    seconds = int(found[1]) * _SECONDS[found[2]]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"must be at most {write_duration(_LONGEST)}")
+    return timedelta(seconds=seconds)
 
 
-def _write_duration(value: timedelta) -> str:
+def write_duration(value: timedelta) -> str:
+    """Write a length of time as a batch file has it: `90s`, `15m`; parts of a second are left out."""
     seconds = int(value.total_seconds())
     sizes = ((86400, "d"), (3600, "h"), (60, "m"))
     return next(
@@ -30,7 +38,7 @@ def _write_duration(value: timedelta) -> str:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_parse_duration, json_schema_input_type=str),
-    PlainSerializer(_write_duration, return_type=str),
+    PlainSerializer(write_duration, return_type=str),
 ]
 """A length of time as people write it: `90s`, `15m`, `2h`, `3d`."""
 

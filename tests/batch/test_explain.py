@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple
+from datetime import timedelta
+from typing import Annotated, get_args, get_origin
+
 import pytest
+import yaml
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from typing_extensions import TypeAliasType
+
+from leadferry.batch.explain import Layer, explain
+from leadferry.batch.model import Batch
+from leadferry.batch.problems import Problem
+from leadferry.batch.yaml_file import read_yaml
+from leadferry.units import write_duration
 
 HEAD = """\
 name: Acme, daily
@@ -250,3 +266,142 @@ def test_the_type_of_a_destination_decides_how_it_is_delivered(folder, destinati
     folder.batch(text=HEAD + FIELDS + FILES + f"destinations: [{destination}]\n")
 
     assert type(folder.load().destinations[0]).__name__ == kind
+
+
+# --- lengths of time, and the limits of numbers --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (
+            'schedule: {at: ["09:00"], generate_before: 13h}',
+            "schedule.generate_before: must be at most 12h, is '13h'",
+        ),
+        (
+            'schedule: {at: ["09:00"], generate_before: 0m}',
+            "schedule.generate_before: must be more than 0s, is '0m'",
+        ),
+        ('schedule: {at: ["09:00"], spread: 13h}', "schedule.spread: must be at most 12h, is '13h'"),
+        (
+            "conditions: {ready: {file: {path: b}, timeout: 8d}}",
+            "conditions.ready.timeout: must be at most 7d, is",
+        ),
+        (
+            "conditions: {ready: {file: {path: b}, every: 0s}}",
+            "conditions.ready.every: must be at least 1s, is",
+        ),
+        (
+            "conditions: {depart_early: {leads: 5, every: 2h}}",
+            "conditions.depart_early.every: must be at most 1h, is",
+        ),
+        ("conditions: {max_wait: 99999999999d}", "must be at most 36500d, is '99999999999d'"),
+        ("conditions: {max_wait: 36501d}", "must be at most 36500d, is '36501d'"),
+        (f"conditions: {{max_wait: {'9' * 5000}d}}", "must be a number with s, m, h or d behind it"),
+        ("conditions: {max_wait: ²d}", "must be a number with s, m, h or d behind it"),
+    ],
+)
+def test_a_length_of_time_over_its_limit_is_told_as_it_would_be_written(folder, keys, told):
+    head = HEAD if not keys.startswith("schedule") else HEAD.replace(HEAD.splitlines()[3] + "\n", "")
+    folder.batch(text=f"{head}{REST}{keys}\n")
+
+    (line,) = folder.complaints()
+
+    number = len(f"{head}{REST}".splitlines()) + 1
+    assert line.startswith(f"config/batches/acme.yaml:{number}: ")
+    assert told in line
+
+
+def limited_fields() -> list[object]:
+    """Every field of every model a batch is made of that has limits, and a value beyond each of them."""
+    return [
+        pytest.param(model, name, limit, id=f"{model.__name__}.{name}-{type(limit).__name__}")
+        for model in sorted(models_below(Batch), key=lambda one: one.__qualname__)
+        for name, field in model.model_fields.items()
+        for limit in limits_in(field.annotation, field.metadata)
+    ]
+
+
+def models_below(kind: object) -> set[type[BaseModel]]:
+    """Walk from a model through everything its fields may hold."""
+    found: set[type[BaseModel]] = set()
+    waiting = [kind]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, TypeAliasType):
+            waiting.append(one.__value__)
+        elif isinstance(one, type) and issubclass(one, BaseModel) and one not in found:
+            found.add(one)
+            waiting += [field.annotation for field in one.model_fields.values()]
+        else:
+            waiting += get_args(one)
+    return found
+
+
+def limits_in(kind: object, metadata: Iterable[object]) -> Iterator[object]:
+    for one in metadata:
+        if isinstance(one, FieldInfo):
+            yield from limits_in(None, one.metadata)
+        elif isinstance(one, (Ge, Gt, Le, Lt)):
+            yield one
+    if isinstance(kind, TypeAliasType):
+        yield from limits_in(kind.__value__, ())
+    elif get_origin(kind) is Annotated:
+        inner, *more = get_args(kind)
+        yield from limits_in(inner, more)
+    elif kind is not None:
+        for inner in get_args(kind):
+            yield from limits_in(inner, ())
+
+
+def beyond(limit: object) -> object:
+    """Return what is just beyond a limit."""
+    match limit:
+        case Ge(ge=timedelta() as least):
+            return least - timedelta(seconds=1)
+        case Le(le=timedelta() as most):
+            return most + timedelta(seconds=1)
+        case Gt(gt=bound) | Lt(lt=bound):
+            return bound
+        case Ge(ge=bound):
+            return bound - 1
+        case Le(le=bound):
+            return bound + 1
+    raise AssertionError(limit)
+
+
+def test_the_walk_finds_limits_of_lengths_of_time_and_of_numbers():
+    found = {param.id for param in limited_fields()}
+
+    assert {"Timed.generate_before-Le", "Timed.spread-Gt", "Ready.timeout-Le", "Retry.attempts-Ge"} <= found
+
+
+@pytest.mark.parametrize(("model", "name", "limit"), limited_fields())
+def test_every_limit_of_every_model_is_told_as_a_batch_file_would_have_it(model, name, limit, tmp_path):
+    value = as_written(beyond(limit))
+    only = create_model("Only", x=(model.model_fields[name].rebuild_annotation(), ...))
+
+    told = [
+        problem.text
+        for shape in (value, [value], [value, value], {"a": value})
+        for problem in faults_of(only, shape, tmp_path)
+    ]
+
+    (bound,) = astuple(limit)
+    how = {Ge: "at least", Gt: "more than", Le: "at most", Lt: "less than"}[type(limit)]
+    assert any(one.startswith(f"must be {how} {as_written(bound)}, is ") for one in told), told
+
+
+def as_written(value: object) -> object:
+    return write_duration(value) if isinstance(value, timedelta) else value
+
+
+def faults_of(model, value, folder) -> list[Problem]:
+    file = folder / "x.yaml"
+    file.write_text(yaml.safe_dump({"x": value}))
+    read = read_yaml(file, shown="x.yaml")
+    try:
+        model.model_validate(read.data)
+    except ValidationError as refused:
+        return explain(refused, [Layer(file=read)], model)
+    return []

@@ -4,11 +4,14 @@ import json
 import pickle
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 import yaml
 
+import leadferry.batch.load as load_module
+from leadferry.batch.check import check
 from leadferry.batch.load import batch_ids, load_all, load_batch
 from leadferry.batch.model import Batch
 from leadferry.batch.problems import BatchFileError
@@ -426,3 +429,53 @@ def test_loading_one_batch_reads_three_files(folder, monkeypatch):
     load_batch("acme", config=folder.path)
 
     assert sorted(opened) == ["acme.yaml", "acme.yaml", "defaults.yaml"]
+
+
+# --- bugs of our own -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("F09")
+def test_a_bug_met_while_one_batch_is_loaded_is_told_of_that_batch_and_stops_no_other(folder, monkeypatch):
+    folder.batch("good")
+    folder.batch("unlucky")
+    fine = load_module.ended
+
+    def fails(*args, batch_id, **more):
+        if batch_id == "unlucky":
+            raise ZeroDivisionError("hunter2")
+        return fine(*args, batch_id=batch_id, **more)
+
+    monkeypatch.setattr(load_module, "ended", fails)
+
+    batches, (error,) = load_all(folder.path)
+
+    assert [batch.id for batch in batches] == ["good"]
+    assert str(error).startswith(
+        "config/batches/unlucky.yaml:1: a bug in Leadferry (ZeroDivisionError at test_load.py:"
+    )
+    assert str(error).endswith("please report this")
+    assert "hunter2" not in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "kind"),
+    [
+        ("recipients/other.yaml", "name: 5", "leadferry.batch.check.Recipient.model_validate"),
+        ("calendars/acme.yaml", "{}", "leadferry.batch.calendars.CalendarFile.model_validate"),
+        ("lists/acme.yaml", "{}", "leadferry.batch.load.read_list"),
+    ],
+)
+def test_a_bug_met_in_a_file_that_no_batch_names_is_told_by_the_check(folder, monkeypatch, file, text, kind):
+    folder.batch()
+    folder.write(file, text)
+
+    def fails(*_args, **_more):
+        raise KeyError("x")
+
+    monkeypatch.setattr(kind, fails)
+
+    report = check(folder.path)
+
+    assert [batch.id for batch in report.batches] == ["acme"]
+    (problem,) = [one for one in report.problems if one.file == f"config/{file}"]
+    assert problem.text.startswith("a bug in Leadferry (KeyError at test_load.py:")

@@ -19,9 +19,10 @@ from leadferry.batch.explain import Layer, explain, locate
 from leadferry.batch.files import Bundle, OutputFile
 from leadferry.batch.load import BATCHES, RECIPIENTS, ConfigReader, batch_ids, list_files, recipient_files
 from leadferry.batch.model import Batch, Recipient
-from leadferry.batch.problems import BatchFileError, Problem
+from leadferry.batch.problems import BatchFileError, Problem, bugs_told_of
 from leadferry.batch.problems import Path as KeyPath
 from leadferry.batch.routes import takers
+from leadferry.batch.yaml_file import YamlFile
 from leadferry.destinations.base import AllowsPlaintext
 
 
@@ -100,21 +101,27 @@ def _unused_recipients(reader: ConfigReader, batches: list[Batch]) -> Iterator[P
         if file.stem in used:
             continue
         try:
-            read = reader.read(file)
-            yield from read.problems
-            about = {key: value for key, value in read.data.items() if key != "batch"}
-            Recipient.model_validate({**about, "id": file.stem})
+            with bugs_told_of(reader.shown(file)):
+                yield from _of_recipient(reader.read(file), file.stem)
         except BatchFileError as error:
             yield from error.problems
-        except ValidationError as error:
-            yield from explain(error, [Layer(file=read)], Recipient)
+
+
+def _of_recipient(read: YamlFile, recipient_id: str) -> list[Problem]:
+    about = {key: value for key, value in read.data.items() if key != "batch"}
+    try:
+        Recipient.model_validate({**about, "id": recipient_id})
+    except ValidationError as error:
+        return [*read.problems, *explain(error, [Layer(file=read)], Recipient)]
+    return list(read.problems)
 
 
 def _mailing_lists(reader: ConfigReader) -> Iterator[Problem]:
     """Check all mailing lists, those that no batch names as well."""
     for file in list_files(reader.config):
         try:
-            reader.mailing_list(file.stem)
+            with bugs_told_of(reader.shown(file)):
+                reader.mailing_list(file.stem)
         except BatchFileError as error:
             yield from error.problems
 
@@ -124,7 +131,8 @@ def _calendars(reader: ConfigReader, *, today: date) -> Iterator[tuple[bool, Pro
     for calendar_id in reader.calendars.names():
         shown = reader.shown(reader.config / CALENDARS / f"{calendar_id}.yaml")
         try:
-            until = reader.calendars.calendar(calendar_id).known_until
+            with bugs_told_of(shown):
+                until = reader.calendars.calendar(calendar_id).known_until
         except BatchFileError as error:
             yield from ((True, problem) for problem in error.problems)
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -21,6 +22,7 @@ from leadferry.batch.files import ID_PATTERN
 from leadferry.batch.problems import Path, Problem, did_you_mean
 from leadferry.batch.secret_literals import is_secret_key, redact
 from leadferry.batch.yaml_file import YamlFile, child
+from leadferry.units import write_duration
 
 _LONGEST_VALUE = 60
 
@@ -48,10 +50,10 @@ _PATTERNS = {ID_PATTERN: "be lower case letters, digits and _, starting with a l
 """Patterns that can be said in words."""
 
 _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "greater_than_equal": lambda limit: f"must be at least {limit['ge']:g}",
-    "greater_than": lambda limit: f"must be more than {limit['gt']:g}",
-    "less_than_equal": lambda limit: f"must be at most {limit['le']:g}",
-    "less_than": lambda limit: f"must be less than {limit['lt']:g}",
+    "greater_than_equal": lambda limit: f"must be at least {_limit(limit['ge'])}",
+    "greater_than": lambda limit: f"must be more than {_limit(limit['gt'])}",
+    "less_than_equal": lambda limit: f"must be at most {_limit(limit['le'])}",
+    "less_than": lambda limit: f"must be less than {_limit(limit['lt'])}",
     "too_short": lambda limit: f"needs at least {_count(limit['min_length'], 'item')}",
     "too_long": lambda limit: f"may have at most {_count(limit['max_length'], 'item')}",
     "string_too_short": lambda limit: f"needs at least {_count(limit['min_length'], 'character')}",
@@ -60,6 +62,10 @@ _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"must {_PATTERNS.get(limit['pattern'], 'match ' + limit['pattern'])}"
     ),
 }
+
+
+_SPAN = r"(\d+) (day|hour|minute|second)s?"
+"""A part of a length of time as pydantic says it aloud: `1 day and 12 hours`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +218,20 @@ def _text(fault: ErrorDetails) -> str:
     return text[:1].lower() + text[1:] + (_is(fault) if text.startswith("must ") else "")
 
 
+def _limit(value: Any) -> str:
+    """Write a limit as the file would have it; pydantic gives that of a length of time as a text, in one of two forms."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    if text.startswith("datetime.timedelta("):
+        parts = {unit: int(number) for unit, number in re.findall(r"(\w+)=(\d+)", text)}
+    elif re.fullmatch(rf"{_SPAN}( and {_SPAN})*", text):
+        parts = {f"{unit}s": int(number) for number, unit in re.findall(_SPAN, text)}
+    else:
+        return text
+    return write_duration(timedelta(**parts))
+
+
 def _joined(names: list[str]) -> str:
     if "a number" in names and "a whole number" in names:
         names = [name for name in names if name != "a whole number"]
@@ -225,12 +245,14 @@ def _not_known(value: Any, allowed: Sequence[str]) -> str:
 def _is(fault: ErrorDetails) -> str:
     value = fault["input"]
     secret = any(isinstance(part, str) and is_secret_key(part) for part in fault["loc"])
-    return "" if secret or not isinstance(value, (str, int, float)) else f", is {_shown(value)}"
+    return "" if secret or not isinstance(value, (str, int, float, timedelta)) else f", is {_shown(value)}"
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, timedelta):
+        value = write_duration(value)
     text = redact(repr(value)) if isinstance(value, (str, int, float)) else "this"
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 

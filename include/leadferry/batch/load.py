@@ -31,7 +31,7 @@ from leadferry.batch.mail_groups import (
     read_list,
 )
 from leadferry.batch.model import Batch
-from leadferry.batch.problems import BatchFileError, Problem, did_you_mean
+from leadferry.batch.problems import BatchFileError, Problem, bugs_told_of, did_you_mean
 from leadferry.batch.yaml_file import YamlFile, read_yaml
 from leadferry.errors import BatchConfigError
 from leadferry.formats.xml_schema import FOLDER
@@ -118,7 +118,11 @@ class ConfigReader:
         self.calendars = CalendarReader(config=self.config, read=self.read)
 
     def load(self, batch_id: str) -> Batch:
-        """Return one batch as it will run; see `load_batch`."""
+        """Return one batch as it will run; see `load_batch`. A bug met on the way is a problem of this batch alone."""
+        with bugs_told_of(f"{self.shown(self.config / BATCHES)}/{batch_id}.yaml"):
+            return self._load(batch_id)
+
+    def _load(self, batch_id: str) -> Batch:
         merged = self.merge(batch_id)
         problems = list(merged.problems)
         try:

@@ -7,11 +7,14 @@ and the exception that a task raises all say the same.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from leadferry.batch.secret_literals import redact
-from leadferry.errors import BatchConfigError
+from leadferry.errors import BatchConfigError, LeadferryError
 
 Path = tuple[str | int, ...]
 """Keys and list positions from the top of a file to a value, for example `("destinations", 0, "type")`."""
@@ -59,6 +62,29 @@ class BatchFileError(BatchConfigError):
 
 def _rebuild(what: str, hint: str, problems: tuple[Problem, ...]) -> BatchFileError:
     return BatchFileError(what, hint=hint, problems=problems)
+
+
+@contextmanager
+def bugs_told_of(shown: str) -> Iterator[None]:
+    """Make of a bug in our own code a problem of the file that brought it to light, so that it stops no other batch.
+
+    Told is where in the code it happened, and nothing of what the file or the exception says.
+
+    Args:
+        shown: the file as people know it.
+
+    Raises:
+        BatchFileError: in the place of an exception that nobody foresaw.
+    """
+    try:
+        yield
+    except LeadferryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other batches depart
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{PurePath(at.filename).name}:{at.lineno}"
+        text = f"a bug in Leadferry ({type(error).__name__} at {where}) keeps this file from being read; please report this"
+        raise BatchFileError.of([Problem(file=shown, line=1, text=text)]) from None
 
 
 def dotted(path: Path) -> str:
