@@ -40,6 +40,10 @@ def timetable(*at: str, on="days", zone="UTC", now="2026-05-06T12:00") -> Depart
     return DepartureTimetable(schedule, zone, clock=lambda: utc(now))
 
 
+def scheduled(*, now: str, **written) -> DepartureTimetable:
+    return DepartureTimetable(Timed.model_validate(written), "UTC", clock=lambda: utc(now))
+
+
 def following(
     asked: DepartureTimetable,
     last: DataInterval | None = None,
@@ -127,6 +131,29 @@ def test_the_end_date_is_the_last_moment_at_which_a_run_may_start():
 def test_after_the_schedule_was_edited_the_next_window_begins_where_the_last_one_ended(new, departs):
     info = following(timetable(new), window("2026-05-05T09:00", "2026-05-06T09:00"))
     assert info == DagRunInfo.interval(utc("2026-05-06T09:00"), utc(departs))
+
+
+@pytest.mark.req("F41")
+@pytest.mark.parametrize(
+    ("written", "last", "now", "departs"),
+    [
+        ({"at": ["09:00"]}, "2026-04-23T17:00", "2026-04-24T12:00", "2026-04-25T09:00"),
+        ({"at": ["09:00"], "on": {"month": 5}}, "2026-04-20T09:00", "2026-04-24T12:00", "2026-05-05T09:00"),
+        ({"at": ["09:00"]}, "2026-04-23T17:00", "2026-04-24T09:10", "2026-04-24T09:00"),
+    ],
+    ids=["another time", "another day", "just due"],
+)
+def test_an_edited_schedule_makes_up_for_nothing_that_was_due_before_the_edit(written, last, now, departs):
+    edited = scheduled(now=now, **written)
+    info = following(edited, window("2026-04-01T17:00", last))
+    assert info == DagRunInfo.interval(utc(last), utc(departs))
+
+
+@pytest.mark.req("F41")
+def test_from_weekly_to_hourly_one_departure_is_made_up_for_and_not_each_of_a_week():
+    edited = scheduled(now="2026-04-24T12:30", hourly={"minute": 0}, missed="each")
+    info = following(edited, window("2026-04-13T09:00", "2026-04-20T09:00"))
+    assert info == DagRunInfo.interval(utc("2026-04-20T09:00"), utc("2026-04-24T12:00"))
 
 
 def test_a_run_that_stood_for_one_moment_is_followed_by_another_logical_date():
@@ -580,7 +607,9 @@ def test_while_files_are_built_ahead_the_same_departure_is_not_run_again():
     [
         ("2026-05-06T08:31", "2026-05-06T08:30"),
         ("2026-05-06T08:44", "2026-05-06T08:30"),
-        ("2026-05-06T08:46", "2026-05-07T08:30"),
+        ("2026-05-06T08:46", "2026-05-06T08:30"),
+        ("2026-05-06T09:14", "2026-05-06T08:30"),
+        ("2026-05-06T09:16", "2026-05-07T08:30"),
         ("2026-05-06T08:29", "2026-05-06T08:30"),
     ],
 )
@@ -601,3 +630,13 @@ def test_the_time_ahead_survives_being_stored():
     again = DepartureTimetable.deserialize(json.loads(json.dumps(asked.serialize())))
     assert again == asked
     assert again.summary == "every day at 09:00, built 30 minutes ahead UTC"
+
+
+@pytest.mark.req("R044", "F41")
+@pytest.mark.parametrize(
+    ("missed", "last"), [("combine", None), ("skip", window("2026-05-04T09:00", "2026-05-05T09:00"))]
+)
+def test_a_departure_that_is_still_ahead_is_not_missed_although_its_files_should_be_under_way(missed, last):
+    ahead = scheduled(now="2026-05-06T04:00", at=["09:00"], generate_before="6h", missed=missed)
+    info = following(ahead, last)
+    assert (info.run_after, info.data_interval.end) == (utc("2026-05-06T03:00"), utc("2026-05-06T09:00"))

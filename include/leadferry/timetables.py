@@ -9,7 +9,8 @@ A thin layer: the calendar is `leadferry.schedule`, this says how departures bec
   the schedule's key `missed` may ask for a run for each, or for none. Airflow makes the run that it noted before, so
   that one is looked at again when it is made.
 * A batch that never departed waits for its next time instead: adding a batch at three in the afternoon
-  must not send what was due at nine.
+  must not send what was due at nine. So does one whose schedule was edited, which shows when the last run's departure
+  is none of the schedule's.
 * With `generate_before` a run begins that much before its departure; its window still ends at the departure.
 
 Airflow swallows exceptions from a timetable, and the DAG then silently never runs again.
@@ -198,8 +199,8 @@ class DepartureTimetable(Timetable):
 
     def _overtaken_by(self, noted: DataInterval) -> datetime | None:
         """Return the departure that stands for `noted` by now: itself or a later one; None for one that is left out."""
-        now = self._clock() + self._ahead
-        slot = max(noted.end, self._latest(by=now) or noted.end)
+        now = self._clock()
+        slot = max(noted.end, self._latest(by=now + self._ahead) or noted.end)
         is_left_out = self._schedule.missed == "skip" and now - slot > FIRST_DEPARTURE_GRACE
         return None if is_left_out else slot
 
@@ -210,21 +211,40 @@ class DepartureTimetable(Timetable):
 
     def _floor(self, last: DataInterval | None, restriction: TimeRestriction) -> datetime:
         """Return the moment after which the next run's departure is to be looked for."""
-        each = restriction.catchup or (self._schedule.missed == "each" and last is not None)
+        known = last is not None and self._is_departure(last.end)
+        each = restriction.catchup or (
+            self._schedule.missed == "each" and last is not None and known and self._follows_directly(last)
+        )
         ends: tuple[datetime | None, ...] = (last.end if last else None, restriction.earliest)
         floors = [moment for moment in ends if moment is not None]
         if not each or not floors:
-            floors.append(self._missed_floor(first=last is None))
+            floors.append(self._missed_floor(first=not known))
         return max(floors)
 
     def _missed_floor(self, *, first: bool) -> datetime:
-        """Return the moment before the latest departure that was due, or now when that is not to be made up for."""
-        now = self._clock() + self._ahead
-        due = self._latest(by=now)
+        """Return the moment before the latest departure that was due, or now when that is not to be made up for.
+
+        Args:
+            first: this schedule has not departed yet: the batch is new, or its schedule was edited.
+        """
+        now = self._clock()
+        due = self._latest(by=now + self._ahead)
         not_made_up_for = first or self._schedule.missed == "skip"
         if due is None or (not_made_up_for and now - due > FIRST_DEPARTURE_GRACE):
-            return now
+            return now + self._ahead
         return due - _TICK
+
+    def _is_departure(self, moment: datetime) -> bool:
+        """Whether the schedule departs at this moment; if the last run's departure is none, the schedule was edited since."""
+        return self._latest(by=moment) == moment
+
+    def _follows_directly(self, last: DataInterval) -> bool:
+        """Whether the last run stood for one departure of this schedule and no more.
+
+        Otherwise it was edited, say from weekly to hourly, and to make up for each would be for many that never were.
+        """
+        before = self._latest(by=last.end - _TICK)
+        return before is None or last.start >= before
 
     @cached_property
     def _plan(self) -> Plan:

@@ -75,8 +75,9 @@ def test_a_calendar_year_is_the_calendar_year():
 
 
 @pytest.mark.req("R031")
-def test_a_date_that_a_fiscal_year_of_weeks_lacks_has_no_stand_in():
-    """The retail year of 2024 goes from 4 February 2024 to 1 February 2025."""
+@pytest.mark.parametrize("written", ["01-30", "02-03", "07-15"])
+def test_a_date_comes_every_year_also_where_a_fiscal_year_holds_it_twice_or_not_at_all(written):
+    """The retail year of 2023 goes from 29 January 2023 to 3 February 2024, the next one to 1 February 2025."""
     calendar = Calendar(id="retail", fiscal=RETAIL)
-    days = PeriodDays(fiscal_year="02-03").between(date(2024, 2, 4), date(2025, 2, 1), calendar=calendar)
-    assert list(days) == []
+    found = PeriodDays(fiscal_year=written).between(date(2020, 1, 1), date(2035, 12, 31), calendar=calendar)
+    assert [str(day) for day in found] == [f"{year}-{written}" for year in range(2020, 2036)]

@@ -157,6 +157,15 @@ def test_a_short_month_and_a_holiday_among_business_days_are_told(written, after
     assert preview(schedule, count=1, after=after) == [expected]
 
 
+@pytest.mark.req("R035", "R060")
+def test_what_is_held_over_the_night_when_clocks_go_back_waits_for_the_second_half_past_one():
+    night = {"starts": "2026-11-01T00:00", "ends": "2026-11-01T01:30"}
+    schedule = scheduled(calendar={"blackouts": [night]}, at=["09:00"])
+    first, again = (datetime(2026, 11, 1, hour, 5, tzinfo=UTC) for hour in (5, 6))
+    until = [closed(schedule, one, timezone="America/New_York").until for one in (first, again)]
+    assert [f"{one:%H:%M}" for one in until] == ["05:30", "06:30"]
+
+
 @pytest.mark.parametrize(
     ("on", "aloud"),
     [

@@ -151,18 +151,29 @@ class PeriodDays(BaseModel):
 
     def between(self, first: date, last: date, *, calendar: Calendar) -> Iterator[date]:
         """Yield the days, in order."""
-        for span in _spans(self.period, first, last, calendar=calendar):
-            days = {self._day(rule, span, calendar=calendar) for rule in self.rules}
-            yield from sorted(day for day in days if day is not None and first <= day <= last)
+        found = {
+            day
+            for rule in self.rules
+            for span in self._periods(rule, first, last, calendar=calendar)
+            if (day := self._day(rule, span, calendar=calendar)) is not None and first <= day <= last
+        }
+        yield from sorted(found)
 
     def why_short(self, day: date, *, calendar: Calendar) -> str:
         """Say which rule names a day only because its period has no other, such as 28 February; empty when none does."""
-        for span in _spans(self.period, day, day, calendar=calendar):
-            for rule in self.rules:
+        for rule in self.rules:
+            for span in self._periods(rule, day, day, calendar=calendar):
                 named = self._day(rule, span, calendar=calendar) == day
                 if named and _exactly(rule, *span, calendar=calendar) is None:
-                    return f"{_said(rule, self.period)} is not in this {self.period.replace('_', ' ')}"
+                    period = "year" if rule == "02-29" else self.period.replace("_", " ")
+                    return f"{_said(rule, self.period)} is not in this {period}"
         return ""
+
+    def _periods(
+        self, rule: Rule, first: date, last: date, *, calendar: Calendar
+    ) -> Iterator[tuple[date, date]]:
+        """Yield the periods between two days; a date is one of every year, and a fiscal year may hold it twice or not at all."""
+        yield from _spans("year" if "-" in str(rule) else self.period, first, last, calendar=calendar)
 
     def _day(self, rule: Rule, span: tuple[date, date], *, calendar: Calendar) -> date | None:
         found = _exactly(rule, *span, calendar=calendar)
@@ -176,7 +187,8 @@ class PeriodDays(BaseModel):
 def _exactly(rule: Rule, first: date, last: date, *, calendar: Calendar) -> date | None:
     """Return the day of a period that a rule names; None when the period has no such day."""
     if isinstance(rule, str) and (found := re.fullmatch(_RULES[2], rule)):
-        return _date(int(found["month"]), int(found["day"]), first, last)
+        month, number = int(found["month"]), int(found["day"])
+        return date(first.year, month, number) if number <= monthrange(first.year, month)[1] else None
     what, index = _place(rule)
     if what != "day":
         return _counted(what, index, first, last, calendar=calendar)
@@ -186,9 +198,8 @@ def _exactly(rule: Rule, first: date, last: date, *, calendar: Calendar) -> date
 
 def _nearest(rule: Rule, first: date, last: date) -> date | None:
     """Return what stands for a day that a period is too short for: its last one, or its first when counted from the end."""
-    if isinstance(rule, str) and re.fullmatch(_RULES[2], rule):
-        # A fiscal year of whole weeks may lack other dates; they have nothing to stand for them.
-        return _date(2, 28, first, last) if rule == "02-29" else None
+    if rule == "02-29":
+        return date(first.year, 2, 28)
     what, index = _place(rule)
     if what != "day":
         return None
@@ -204,14 +215,6 @@ def _place(rule: Rule) -> tuple[str, int]:
     found = re.fullmatch(_RULES[0], rule)
     assert found, rule  # noqa: S101  # no other rule passes `_check_rule`
     return found["what"], _ORDINALS.get(found["nth"]) or int(found["nth"][:-2])
-
-
-def _date(month: int, day: int, first: date, last: date) -> date | None:
-    """Return a date within a year that may begin at any day; None for 29 February of a common year."""
-    for year in {first.year, last.year}:
-        if day <= monthrange(year, month)[1] and first <= date(year, month, day) <= last:
-            return date(year, month, day)
-    return None
 
 
 def _number(rule: Rule) -> int:

@@ -6,13 +6,14 @@ triggers, a retry in the evening, a run that was late. Both have the same answer
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from leadferry.schedule.calendar import LONGEST_CLOSURE, Calendar, told_hours
 from leadferry.schedule.clock import write_clock
-from leadferry.schedule.instants import resolve
+from leadferry.schedule.instants import resolve, second
 from leadferry.schedule.model import Scheduled
 
 GRACE = timedelta(minutes=15)
@@ -47,7 +48,12 @@ def closed(schedule: Scheduled, moment: datetime, *, timezone: str) -> Closed | 
     zone = ZoneInfo(schedule.timezone or timezone)
     wall = moment.astimezone(zone).replace(tzinfo=None)
     opens, reasons = opening(schedule, wall, grace=GRACE)
-    return Closed(until=resolve(opens, zone=zone).utc, reason=reasons[0]) if reasons else None
+    if not reasons:
+        return None
+    until = resolve(opens, zone=zone).utc
+    if until <= moment and (again := second(opens, zone=zone)):
+        until = again.utc  # clocks went back meanwhile, and show the time a second time
+    return Closed(until=until, reason=reasons[0])
 
 
 def opening(
@@ -112,8 +118,8 @@ def _why_not_served(schedule: Scheduled, day: date) -> str | None:
     return None if last_time(schedule, day) else "half day, over before business hours begin"
 
 
-def _days_after(day: date) -> list[date]:
-    return [day + number * _DAY for number in range(1, min(LONGEST_CLOSURE, (date.max - day).days) + 1)]
+def _days_after(day: date) -> Iterator[date]:
+    return (day + number * _DAY for number in range(1, min(LONGEST_CLOSURE, (date.max - day).days) + 1))
 
 
 def _in_a_blackout(calendar: Calendar, wall: datetime, *, spread: timedelta) -> tuple[datetime, str] | None:
