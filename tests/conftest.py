@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ PROJECT = Path(__file__).parents[1]
 # Airflow makes its folder when it is imported; the tests' Airflow is nobody's own.
 AIRFLOW_HOME = tempfile.mkdtemp(prefix="leadferry-airflow-")
 os.environ["AIRFLOW_HOME"] = AIRFLOW_HOME
+# What tests reckon themselves with `ZoneInfo` goes by the same rules as the product, not by this machine's old or new ones.
+zoneinfo.reset_tzpath(())
+zoneinfo.ZoneInfo.clear_cache()
 _numbers = itertools.count()
 
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from zoneinfo import ZoneInfo
 
 from airflow.sdk import Asset, BaseOperator, get_current_context, task
 from airflow.sdk.exceptions import (
@@ -24,6 +23,7 @@ from airflow.sdk.exceptions import (
 )
 
 from leadferry.errors import LeadferryError, NotReadyError
+from leadferry.zones import time_zone
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -101,7 +101,7 @@ class WaitUntilReady(BaseOperator):
     def _look(self, batch: Batch, ready: Ready, trigger: Trigger, *, deadline: datetime) -> None:
         from leadferry.triggers import ReadyTrigger, is_ready
 
-        day = trigger.departs_at.astimezone(ZoneInfo(batch.schedule_zone)).date().isoformat()
+        day = trigger.departs_at.astimezone(time_zone(batch.schedule_zone)).date().isoformat()
         # What fails now may be there later; the triggerer tells what it was in the end.
         with suppress(Exception):
             if is_ready(ready, day=day):

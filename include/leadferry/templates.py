@@ -22,6 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator
 
 from leadferry.errors import BatchConfigError, RenderError
+from leadferry.zones import time_zone
 
 if TYPE_CHECKING:
     from jinja2 import Template as CompiledTemplate
@@ -335,7 +336,7 @@ def variables(  # noqa: PLR0913 - the one place where every variable is named
     Raises:
         ValueError: a time without a zone, an unknown zone or an unknown locale.
     """
-    zone = zoneinfo.ZoneInfo(timezone)
+    zone = time_zone(timezone)
     return {
         "batch": {"id": batch_id, "name": batch_name, "description": batch_description},
         "recipient": {"id": recipient_id, "name": recipient_name, "timezone": timezone, "locale": locale},

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import combinations, takewhile
-from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
 from leadferry.destinations import Destination
@@ -22,6 +21,7 @@ from leadferry.schedule.instants import resolve
 from leadferry.schedule.model import Scheduled
 from leadferry.schedule.opening import GRACE, closed
 from leadferry.templates import variables
+from leadferry.zones import time_zone
 
 _DAY = timedelta(days=1)
 
@@ -88,7 +88,7 @@ class _OpeningTimes:
         held = closed(self.schedule, moment, timezone=self.zone)
         if held is not None:
             return f"until {_told(held.until, self.zone)}: {held.reason}"
-        wall = moment.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None)
+        wall = moment.astimezone(time_zone(self.zone)).replace(tzinfo=None)
         reason = self._why_closed_without_hours(wall)
         return None if reason is None else f"{self._until_the_next_day(wall.date())}: {reason}"
 
@@ -108,7 +108,7 @@ class _OpeningTimes:
             return "for good"
         opens = self.calendar.hours.opens if self.calendar.hours else time()
         wall = datetime.combine(following, opens)
-        return f"until {_told(resolve(wall, zone=ZoneInfo(self.zone)).utc, self.zone)}"
+        return f"until {_told(resolve(wall, zone=time_zone(self.zone)).utc, self.zone)}"
 
 
 def _opening_times(batches: Sequence[Batch]) -> Mapping[str, list[_OpeningTimes]]:
@@ -152,7 +152,7 @@ def _against_its_own(batch: Batch, departure: Departure, own: _OpeningTimes) -> 
         yield Conflict(utc=departure.utc, batches=(batch.id,), where=f"calendar {own.calendar}", problem=told)
     again = {at for destination in batch.destinations for at in batch.retry_of(destination.id).at}
     for at in sorted(again):
-        utc = resolve(datetime.combine(departure.local.date(), at), zone=ZoneInfo(own.zone)).utc
+        utc = resolve(datetime.combine(departure.local.date(), at), zone=time_zone(own.zone)).utc
         held = closed(own.schedule, utc, timezone=own.zone)
         if held and utc > departure.utc:
             told = f"a second chance {_told(utc, own.zone)} is held until {_told(held.until, own.zone)}: {held.reason}"
@@ -161,7 +161,7 @@ def _against_its_own(batch: Batch, departure: Departure, own: _OpeningTimes) -> 
 
 
 def _told(moment: datetime, zone: str) -> str:
-    return f"{moment.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M %Z}"
+    return f"{moment.astimezone(time_zone(zone)):%a %Y-%m-%d %H:%M %Z}"
 
 
 def _meeting(minute: datetime, where: str, guests: list[tuple[Batch, Destination]]) -> Iterator[Conflict]:

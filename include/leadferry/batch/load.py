@@ -38,8 +38,8 @@ from leadferry.formats.xml_schema import FOLDER
 from leadferry.schedule.calendar import Calendar
 from leadferry.schedule.ending import ended
 from leadferry.schedule.library import expand
-from leadferry.schedule.zones import zone_names
 from leadferry.units import Duration
+from leadferry.zones import zone_names
 
 BATCHES = "batches"
 RECIPIENTS = "recipients"

@@ -10,12 +10,11 @@ from __future__ import annotations
 from datetime import datetime, time
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leadferry.schedule.clock import Clock
-from leadferry.schedule.zones import zone_names
+from leadferry.zones import time_zone, zone_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +96,7 @@ class QuietHours(BaseModel):
 
     def is_quiet(self, moment: datetime, zone: str) -> bool:
         """Whether a moment falls into the quiet hours of a zone."""
-        local = moment.astimezone(ZoneInfo(zone)).time()
+        local = moment.astimezone(time_zone(zone)).time()
         return _between(local, self.from_, self.to)
 
     def quiet_places(self, moment: datetime) -> list[str]:

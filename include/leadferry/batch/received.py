@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import date, datetime, time
-from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
+from leadferry.zones import time_zone
 
 
 def collects_from(batch: Batch) -> datetime | None:
@@ -13,4 +13,4 @@ def collects_from(batch: Batch) -> datetime | None:
     day = batch.select.received_from
     if day is None:
         return None
-    return datetime.combine(date.fromisoformat(day), time(), tzinfo=ZoneInfo(batch.timezone))
+    return datetime.combine(date.fromisoformat(day), time(), tzinfo=time_zone(batch.timezone))

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     BaseModel,
@@ -32,6 +31,7 @@ from leadferry.mapping.rules import Condition, Rule
 from leadferry.project import config_folder
 from leadferry.store.caps import Period
 from leadferry.units import Duration
+from leadferry.zones import time_zone
 
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MOST_PLACES = 50_000
@@ -116,7 +116,7 @@ class Cap(_Model):
             moment: aware.
             timezone: the batch's zone; days begin at its midnight, and may have 23 or 25 hours.
         """
-        local = moment.astimezone(ZoneInfo(timezone))
+        local = moment.astimezone(time_zone(timezone))
         if self.on and _WEEKDAYS[local.weekday()] not in self.on:
             return None
         if self.per == "total":

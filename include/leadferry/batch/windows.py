@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from leadferry.schedule.calendar import PLAIN, Calendar
 from leadferry.schedule.clock import WEEKDAYS, Weekday, check_word
 from leadferry.schedule.instants import resolve
+from leadferry.zones import time_zone
 
 _DAY = timedelta(days=1)
 _TICK = timedelta(microseconds=1)
@@ -148,5 +149,5 @@ def window_of(
         calendar: the schedule's calendar.
     """
     if isinstance(rule, Period):
-        return rule.window(departs_at, zone=ZoneInfo(zone), calendar=calendar or PLAIN)
+        return rule.window(departs_at, zone=time_zone(zone), calendar=calendar or PLAIN)
     return Window(begins=None, ends=departs_at if rule == "since_previous" else None)

@@ -9,11 +9,11 @@ import getpass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo
 
 import typer
 
 from leadferry.cli.output import AsJson, show
+from leadferry.zones import time_zone
 
 if TYPE_CHECKING:
     from leadferry.batch.model import Batch
@@ -169,7 +169,7 @@ def _moment(written: str | None, *, zone: str) -> datetime:
         return datetime.now(tz=UTC)
     try:
         moment = datetime.fromisoformat(written)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))).astimezone(
+        return (moment if moment.tzinfo else moment.replace(tzinfo=time_zone(zone))).astimezone(
             UTC
         ) - datetime.resolution
     except (ValueError, OverflowError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
 from leadferry.delivery.extract import lease
@@ -21,6 +20,7 @@ from leadferry.store import ledger
 from leadferry.store.database import Database
 from leadferry.store.later import order_later_try
 from leadferry.store.ledger import Delivery
+from leadferry.zones import time_zone
 
 _ENDED = frozenset({DeliveryState.FAILED, DeliveryState.SKIPPED})
 _DAY = timedelta(days=1)
@@ -95,7 +95,7 @@ def another_time(
 
 
 def _next_time(times: Sequence[time], now: datetime, *, zone: str) -> datetime:
-    today = now.astimezone(ZoneInfo(zone)).date()
+    today = now.astimezone(time_zone(zone)).date()
     walls = (datetime.combine(day, at) for day in (today, today + _DAY) for at in times)
-    instants = (resolve(wall, zone=ZoneInfo(zone)).utc for wall in walls)
+    instants = (resolve(wall, zone=time_zone(zone)).utc for wall in walls)
     return min(instant for instant in instants if instant > now)

@@ -9,7 +9,6 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from leadferry.batch.conditions import NOT_READY
 from leadferry.batch.describe import duration
@@ -27,6 +26,7 @@ from leadferry.store.ledger import Delivery, get_delivery
 from leadferry.store.settling import Settlement
 from leadferry.store.skips import SKIPPED_ON_REQUEST
 from leadferry.store.suspensions import Suspension
+from leadferry.zones import time_zone
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def tell_caps(batch: Batch, claimed: Claim) -> None:
         until = (
             ""
             if cap.ends is None
-            else f" until {cap.ends.astimezone(ZoneInfo(batch.timezone)):%Y-%m-%d %H:%M %Z}"
+            else f" until {cap.ends.astimezone(time_zone(batch.timezone)):%Y-%m-%d %H:%M %Z}"
         )
         how_far = "reached" if cap.level == "reached" else "nearly reached"
         text = f"Batch {batch.id}: {cap.name} is {how_far}{until}: {cap.used:f} of {cap.amount:f} used."

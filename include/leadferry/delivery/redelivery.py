@@ -11,7 +11,6 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, and_
 
@@ -37,6 +36,7 @@ from leadferry.store.leads import read_leads
 from leadferry.store.ledger import StoredFile
 from leadferry.store.redelivery import Chosen, redeliver
 from leadferry.store.tables import lead
+from leadferry.zones import time_zone
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _aware(moment: datetime | None, batch: Batch) -> datetime | None:
     """Read a time without an offset in the batch's zone."""
     if moment is None or moment.tzinfo is not None:
         return moment
-    return moment.replace(tzinfo=ZoneInfo(batch.timezone))
+    return moment.replace(tzinfo=time_zone(batch.timezone))
 
 
 # --- stored files

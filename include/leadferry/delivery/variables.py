@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from leadferry.batch.model import Batch
 from leadferry.file_names import marked_name
 from leadferry.states import DeliveryKind
 from leadferry.store.ledger import Delivery
 from leadferry.templates import variables
+from leadferry.zones import time_zone
 
 
 def recipient_zone(batch: Batch) -> str:
@@ -22,7 +22,9 @@ def _fiscal(batch: Batch, delivery: Delivery) -> dict[str, str] | None:
     calendar = None if batch.schedule == "manual" else batch.schedule.calendar
     if calendar is None:
         return None
-    period = calendar.fiscal.period_of(delivery.departs_at.astimezone(ZoneInfo(recipient_zone(batch))).date())
+    period = calendar.fiscal.period_of(
+        delivery.departs_at.astimezone(time_zone(recipient_zone(batch))).date()
+    )
     return {
         "fiscal_year": f"{period.year}",
         "fiscal_quarter": f"Q{period.quarter}",

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from leadferry.errors import LeadImportError
+from leadferry.zones import time_zone
 
 DELIMITERS = ",;\t|"
 
@@ -69,10 +70,9 @@ class Layout(BaseModel):
     @field_validator("timezone")
     @classmethod
     def _zone_is_known(cls, value: str) -> str:
-        from zoneinfo import ZoneInfo
 
         try:
-            ZoneInfo(value)
+            time_zone(value)
         except (KeyError, ValueError, OSError):
             raise ValueError(f"there is no time zone {value!r}; write it as America/New_York") from None
         return value

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-from zoneinfo import ZoneInfo
 
 from psycopg import Connection as PsycopgConnection
 from sqlalchemy import Connection, select, text, update
@@ -28,6 +27,7 @@ from leadferry.leads_import.rejects import Rejects
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import lead_import
+from leadferry.zones import time_zone
 
 LONGEST_EXTERNAL_ID = 500
 """Characters; the index over them has a limit of its own."""
@@ -269,7 +269,7 @@ class _Row:
         self._has_id = layout.external_id is not None
         self._has_time = layout.received_at is not None
         self._format = layout.received_format
-        self._zone = ZoneInfo(layout.timezone)
+        self._zone = time_zone(layout.timezone)
 
     def written(self, lead: Found) -> str | Bad:
         """Return the line for COPY, or why there is none."""

@@ -17,7 +17,6 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     ColumnElement,
@@ -37,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from leadferry.mapping.sources import source
+from leadferry.zones import time_zone
 
 Scalar = bool | int | float | str
 """What may stand behind an operator in a batch file."""
@@ -143,7 +143,7 @@ def _parsed(text: str) -> datetime:
 def _in_utc(moment: datetime, *, timezone: str) -> datetime:
     """Return the instant; an hour that the clock shows twice is the later one, as in PostgreSQL."""
     if moment.tzinfo is None:
-        first, second = (moment.replace(tzinfo=ZoneInfo(timezone), fold=fold) for fold in (0, 1))
+        first, second = (moment.replace(tzinfo=time_zone(timezone), fold=fold) for fold in (0, 1))
         before, after = first.utcoffset(), second.utcoffset()
         moment = second if before is not None and after is not None and before > after else first
     try:

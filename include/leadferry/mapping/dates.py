@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import zoneinfo
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from leadferry.errors import RenderError
+from leadferry.mapping import zoned
 from leadferry.mapping.step import Context, Options
+from leadferry.zones import time_zone
 
 if TYPE_CHECKING:
     import polars as pl
@@ -89,8 +90,8 @@ class Date(Options):
         if name is None:
             return None
         try:
-            zoneinfo.ZoneInfo(name)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            time_zone(name)
+        except (KeyError, ValueError, OSError):
             raise ValueError(
                 f"{name!r} is no time zone; write an IANA name such as America/New_York"
             ) from None
@@ -102,11 +103,11 @@ class Date(Options):
         with_zone = bool(_codes(self.format) & _ZONE_CODES)
         moments = read(values.str.strip_chars(), formats=self.input, zone=zone, with_zone=with_zone)
         if _codes(self.format) & _TIME_CODES:
-            return _write(moments, template=self.format, locale=context.locale)
+            return _write(moments, template=self.format, locale=context.locale, zone=zone)
         # A block has few different days: each is written once.
         days = moments.dt.date()
         distinct = days.drop_nulls().unique().sort()
-        written = _write(distinct, template=self.format, locale=context.locale)
+        written = _write(distinct, template=self.format, locale=context.locale, zone=zone)
         import polars as pl
 
         place = pl.select(pl.when(days.is_not_null()).then(distinct.search_sorted(days))).to_series()
@@ -114,10 +115,10 @@ class Date(Options):
 
 
 def read(values: pl.Series, *, formats: list[str], zone: str, with_zone: bool = False) -> pl.Series:
-    """Return wall-clock times in the zone; aware ones when the offset is to be written."""
+    """Return wall-clock times in the zone; instants in UTC when the offset is to be written."""
     import polars as pl
 
-    kind = pl.Datetime("us", zone) if with_zone else pl.Datetime("us")
+    kind = pl.Datetime("us", "UTC") if with_zone else pl.Datetime("us")
     read = pl.Series([None], dtype=kind).new_from_index(0, len(values))
     for one in [step for name in formats for step in _steps(name)]:
         missing = read.is_null() & values.is_not_null()
@@ -170,25 +171,27 @@ def _parse(values: pl.Series, template: str) -> pl.Series:
 def _localized(moments: pl.Series, *, zone: str, with_zone: bool) -> pl.Series:
     aware = getattr(moments.dtype, "time_zone", None) is not None
     if aware:
-        moments = moments.dt.convert_time_zone(zone)
-        return moments if with_zone else moments.dt.replace_time_zone(None)
-    return (
-        moments.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-        if with_zone
-        else moments
-    )
+        return moments if with_zone else zoned.wall(moments, zone=zone)
+    return zoned.instants(moments, zone=zone) if with_zone else moments
 
 
-def _write(moments: pl.Series, *, template: str, locale: str) -> pl.Series:
+def _write(moments: pl.Series, *, template: str, locale: str, zone: str) -> pl.Series:
+    """Write wall-clock times, days, or instants in UTC as the clock of the zone shows them."""
     import polars as pl
 
+    instants = moments
+    if getattr(moments.dtype, "time_zone", None) is not None:
+        moments = zoned.wall(instants, zone=zone)
     parts: list[pl.Expr] = []
-    for text in re.split(r"(%-?[aAbBp])", template.replace("%%", "%\0")):
+    for text in re.split(r"(%-?[aAbBpzZ])", template.replace("%%", "%\0")):
         if not text:
             continue
         code = text.lstrip("%-") if _CODE.fullmatch(text) else ""
         if code in _NAME_CODES and code:
             parts.append(_name(moments, code=code, locale=locale))
+        elif code in _ZONE_CODES:
+            tell = zoned.offsets_written if code == "z" else zoned.abbreviations
+            parts.append(pl.lit(tell(instants, zone=zone)))
         else:
             plain = _CODE.sub(lambda match: _CHRONO.get(match[0], match[0]), text.replace("%\0", "%%"))
             parts.append(pl.lit(moments).dt.strftime(plain))

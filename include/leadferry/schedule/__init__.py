@@ -20,7 +20,7 @@ from __future__ import annotations
 from leadferry.schedule.calendar import Calendar
 from leadferry.schedule.model import Cron, OnAsset, Schedule, Timed
 from leadferry.schedule.plan import Departure, Plan, departures, latest_departure
-from leadferry.schedule.zones import Zone
+from leadferry.zones import Zone
 
 __all__ = [
     "Calendar",

@@ -25,8 +25,8 @@ from leadferry.schedule.calendar import PLAIN, Calendar
 from leadferry.schedule.clock import WEEKDAYS, Clock, Weekday, spoken, write_clock
 from leadferry.schedule.days import Dates, Days, PeriodDays, Recurrence, days_between, say_days, weekdays_of
 from leadferry.schedule.recurrence import cron_days, parse_cron
-from leadferry.schedule.zones import Zone
 from leadferry.units import Duration
+from leadferry.zones import Zone
 
 __all__ = [
     "WEEKDAYS",

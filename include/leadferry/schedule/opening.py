@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
 
 from leadferry.schedule.calendar import LONGEST_CLOSURE, Calendar, told_hours
 from leadferry.schedule.clock import write_clock
 from leadferry.schedule.instants import resolve, second
 from leadferry.schedule.model import Scheduled
+from leadferry.zones import time_zone
 
 GRACE = timedelta(minutes=15)
 """How long after closing time something may still be sent: a departure at closing time takes a while."""
@@ -45,7 +45,7 @@ def closed(schedule: Scheduled, moment: datetime, *, timezone: str) -> Closed | 
         moment: when it would be sent.
         timezone: the batch's zone, for a schedule that names none.
     """
-    zone = ZoneInfo(schedule.timezone or timezone)
+    zone = time_zone(schedule.timezone or timezone)
     wall = moment.astimezone(zone).replace(tzinfo=None)
     opens, reasons = opening(schedule, wall, grace=GRACE)
     if not reasons:

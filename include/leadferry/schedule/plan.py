@@ -24,6 +24,7 @@ from leadferry.schedule.clock import write_clock
 from leadferry.schedule.instants import Instant, resolve, second
 from leadferry.schedule.model import Cron, Schedule, Timed
 from leadferry.schedule.opening import last_time, opening
+from leadferry.zones import time_zone
 
 HORIZON = 3000
 """Days without a departure after which a schedule counts as ended; a little over eight years, for 29 February."""
@@ -114,7 +115,7 @@ def latest_departure(
 
 def zone_of(schedule: Timed | Cron, *, timezone: str) -> ZoneInfo:
     """Return the zone in which the schedule's times and days are meant."""
-    return ZoneInfo(schedule.timezone or timezone)
+    return time_zone(schedule.timezone or timezone)
 
 
 class Plan:

@@ -49,6 +49,7 @@ from leadferry.formats.xlsx.stream import Source
 from leadferry.formats.xlsx.template import Template as Filled
 from leadferry.formats.xlsx.workbook import Looks, Summary, Workbook
 from leadferry.templates import Template, render
+from leadferry.zones import time_zone
 
 if TYPE_CHECKING:
     import polars as pl
@@ -382,12 +383,11 @@ def _stored(seen: Seen, name: str) -> float | None:
 def _departure(delivery: Mapping[str, Any]) -> str:
     """Return the departure as document properties have it, in UTC; empty when it is not known."""
     from datetime import UTC, datetime
-    from zoneinfo import ZoneInfo
 
     if not all(delivery.get(name) for name in ("date", "time", "timezone")):
         return ""
     local = datetime.strptime(f"{delivery['date']} {delivery['time']}", "%Y-%m-%d %H%M").replace(
-        tzinfo=ZoneInfo(str(delivery["timezone"]))
+        tzinfo=time_zone(str(delivery["timezone"]))
     )
     return f"{local.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 

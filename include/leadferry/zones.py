@@ -1,7 +1,8 @@
-"""Names of time zones: exactly those of the IANA time zone database, the same on every machine.
+"""Time zones of the IANA database, their names and their rules the same on every machine.
 
-The list comes from the `tzdata` package rather than from the machine's own files,
-which also hold names that must not be used: `localtime` (another zone on every machine), `right/…` (leap seconds).
+Both come from the `tzdata` package, whose version is pinned, rather than from the machine's own files. Those are of any age,
+so that scheduler and workers would disagree about the hour after a country has changed its clocks; and they hold names
+that must not be used: `localtime` (another zone on every machine), `right/…` (leap seconds).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator
 
@@ -28,6 +30,30 @@ _ABBREVIATIONS = {
     "AEDT": "Australia/Sydney",
 }
 """What people who write an abbreviation that is no zone probably mean; only ever suggested, never assumed."""
+
+
+class PinnedZone(ZoneInfo):
+    """A zone with the rules of the `tzdata` package; copied and pickled by its name, so that it stays one object."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the name alone: a zone that was read from a file cannot be pickled otherwise."""
+        return time_zone, (self.key,)
+
+
+@cache
+def time_zone(name: str) -> ZoneInfo:
+    """Return a zone by the rules of the `tzdata` package; by the machine's own where the package has no such name.
+
+    Every calculation of Leadferry uses this and never `ZoneInfo(name)`, which prefers the machine's files.
+
+    Raises:
+        ZoneInfoNotFoundError: a KeyError; nobody knows the zone.
+        ValueError: the name cannot be one.
+    """
+    if name not in zone_names():
+        return ZoneInfo(name)
+    with resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
+        return PinnedZone.from_file(data, key=name)
 
 
 @cache
