@@ -10,7 +10,10 @@ from batches import add_leads, carried, make_batch, rows, waiting
 from leadferry.batch.model import Batch
 from leadferry.delivery.extract import Trigger
 from leadferry.delivery.extract import extract as claim_leads
+from leadferry.delivery.later import not_yet
 from leadferry.delivery.params import DeliverNow
+from leadferry.delivery.redelivery import ByHand, claim_redelivery
+from leadferry.delivery.redelivery_params import Redeliver
 from leadferry.errors import DepartureRefusedError
 from leadferry.states import DeliveryState
 
@@ -288,6 +291,66 @@ def test_a_lead_that_fails_a_rule_by_night_is_not_withheld_before_its_day(databa
     assert depart(database, one, at("09:00")).withheld == 0
     assert len(waiting(database)) == 1
     assert depart(database, one, at("12:00")).withheld == 1
+
+
+# --- quiet hours are those of the moment at which it is really sent
+
+NINE_TO_FIVE = {"id": "open", "weekend": [], "hours": {"opens": "09:00", "closes": "17:00"}}
+
+
+def nine_to_five_in(timezone, **schedule):
+    return make_batch(
+        timezone=timezone,
+        schedule={"at": ["10:00"], "calendar": NINE_TO_FIVE, **schedule},
+        select={"quiet_hours": NIGHT},
+    )
+
+
+@pytest.mark.req("F54", "R042")
+@pytest.mark.parametrize(
+    "asked", [{"actor": "dana"}, {"actor": "event"}, {}], ids=["by hand", "early", "late"]
+)
+def test_what_waits_for_business_hours_holds_no_lead_in_whose_night_it_will_be_sent(database, at, asked):
+    leads = by_field(database, ["CA", "NY"])
+    moment = at("16:44").astimezone(UTC)  # 13:44 in California; the recipient opens at 01:00 or 02:00 there
+    evening = nine_to_five_in("UTC")
+    claimed = depart(database, evening, moment, **asked)
+    assert waiting(database) == list(leads.values()), "04:00 or 05:00 in New York"
+    assert claimed.reason == "no lead waits that may go (waiting: 2 in their quiet hours)"
+    at_once = DeliverNow(override_window=True)
+    sent = depart(database, evening, moment, run_id="at once", actor="dana", params=at_once)
+    assert not_yet(database, sent.delivery_id, now=moment) is None
+    assert carried(database, sent.delivery_id) == list(leads.values())
+
+
+@pytest.mark.req("F54", "R042")
+def test_a_lead_whose_night_is_over_when_it_is_sent_goes(database, at):
+    leads = by_field(database, ["NY", "CA"])
+    one = nine_to_five_in("America/New_York")
+    claimed = depart(database, one, at("23:00"), actor="dana")
+    found = not_yet(database, claimed.delivery_id, now=at("23:00").astimezone(UTC))
+    assert found.until.astimezone(NEW_YORK).hour == 9
+    assert carried(database, claimed.delivery_id) == [leads["NY"]]
+    assert waiting(database) == [leads["CA"]]
+
+
+@pytest.mark.req("F54", "R044")
+def test_the_night_of_files_that_are_built_ahead_is_that_of_their_departure(database, at):
+    leads = by_field(database, ["NY", "CA"])
+    one = nine_to_five_in("America/New_York", at=["11:00"], generate_before="4h")
+    claimed = depart(database, one, at("11:00"))  # claimed at any time before
+    assert carried(database, claimed.delivery_id) == list(leads.values())
+
+
+@pytest.mark.req("F54", "R042")
+def test_a_redelivery_that_waits_for_business_hours_leaves_out_whom_it_would_wake(ferry, at):
+    (lead,) = by_field(ferry.database, ["CA"]).values()
+    by = ByHand(run_id="by-hand", at=at("16:44").astimezone(UTC), actor="kim")
+    for override in (False, True):
+        asked = {"lead_ids": [lead], "override_window": override, "dry_run": True}
+        params = Redeliver.parse({"batch": "acme", "destination": "drop", **asked})
+        left_out = claim_redelivery(ferry.database, nine_to_five_in("UTC"), params, by).left_out
+        assert left_out == ({} if override else {"in quiet hours (override_window)": 1})
 
 
 def test_every_state_has_a_zone_that_exists():

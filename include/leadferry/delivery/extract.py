@@ -12,7 +12,7 @@ from leadferry.batch.conditions import not_ready
 from leadferry.batch.eligibility import caps_of, dedupe_of, failing, gates_of, price_of, version_of
 from leadferry.batch.model import Batch
 from leadferry.batch.received import collects_from
-from leadferry.batch.windows import window_of
+from leadferry.batch.timing import Timing
 from leadferry.delivery.field_changes import guard
 from leadferry.delivery.holding import why_on_hold
 from leadferry.delivery.made_up import made_up_leads
@@ -140,19 +140,15 @@ def selection_of(batch: Batch, params: DeliverNow) -> Selection:
 
 def _timed(selection: Selection, batch: Batch, trigger: Trigger) -> Selection:
     """Add what depends on the moment: the window, and which leads wait for the end of their night."""
-    now = datetime.now(tz=UTC)
-    window = window_of(
-        batch.select.window, trigger.departs_at, zone=batch.schedule_zone, calendar=batch.calendar
-    )
+    now, timing = datetime.now(tz=UTC), Timing.of(batch)
+    window = timing.window_at(trigger.departs_at)
     # A file that is built ahead of its departure can hold only what is there now.
     ends = None if window.ends is None or window.ends > now else window.ends
     if ends is None and _stands_for_its_slot(batch, trigger) and trigger.departs_at <= now:
         ends = trigger.departs_at
-    quiet = batch.select.quiet_hours
-    if quiet is not None:
-        waits = quiet.must_wait(lead, max(trigger.departs_at, now), otherwise=batch.timezone)
-        selection = replace(selection, must_wait=waits)
-    return replace(selection, window_from=window.begins, window_to=ends)
+    at_once = trigger.params.override_window
+    waits = timing.must_wait(lead, max(trigger.departs_at, now), override_window=at_once)
+    return replace(selection, must_wait=waits, window_from=window.begins, window_to=ends)
 
 
 def _stands_for_its_slot(batch: Batch, trigger: Trigger) -> bool:

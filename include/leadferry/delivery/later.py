@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from leadferry.batch.model import Batch
+from leadferry.batch.timing import Timing
 from leadferry.delivery.extract import lease
 from leadferry.errors import LeadferryError, OutcomeUnknownError
 from leadferry.schedule.instants import resolve
-from leadferry.schedule.opening import closed
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store import ledger
 from leadferry.store.database import Database
@@ -58,10 +58,9 @@ def not_yet(database: Database, delivery_id: int, *, now: datetime) -> Later | N
 
 def _not_yet(batch: Batch, delivery: Delivery, *, now: datetime) -> Later | None:
     may_go = max(now, delivery.departs_at)
-    if batch.schedule != "manual" and not delivery.params.get("override_window"):
-        found = closed(batch.schedule, may_go, timezone=batch.timezone)
-        if found is not None:
-            return Later(until=found.until, reason=found.reason)
+    held = None if delivery.params.get("override_window") else Timing.of(batch).held_back(may_go)
+    if held is not None:
+        return Later(until=held.until, reason=held.reason)
     return Later(until=may_go, reason="it was built ahead of its departure") if may_go > now else None
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, and_
 
 from leadferry.batch.eligibility import dedupe_of, failing, failing_always
 from leadferry.batch.model import Batch
+from leadferry.batch.timing import Timing
 from leadferry.delivery.cuts import segment_condition
 from leadferry.delivery.extract import Trigger, departure, may_depart
 from leadferry.delivery.holding import why_on_hold
@@ -147,10 +148,9 @@ def _request(
 
 
 def _must_wait(batch: Batch, params: Redeliver, by: ByHand) -> ColumnElement[bool] | None:
-    quiet = batch.select.quiet_hours
-    if quiet is None or params.override_window:
+    if params.override_window:
         return None
-    return quiet.must_wait(lead, max(by.at, datetime.now(tz=UTC)), otherwise=batch.timezone)
+    return Timing.of(batch).must_wait(lead, max(by.at, datetime.now(tz=UTC)))
 
 
 def _wanted(database: Database, batch: Batch, params: Redeliver, file: StoredFile | None) -> Wanted:
