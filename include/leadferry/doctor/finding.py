@@ -43,6 +43,8 @@ class Stage(StrEnum):
     """The lead store answers, and its tables are those of this version."""
     CLOCK = "clock"
     """The clocks of this machine and of the store agree."""
+    ZONES = "zones"
+    """The store reckons with the same time zones as this machine."""
     ARCHIVE = "archive"
     """Files can be written to the archive and read back."""
     POOLS = "pools"

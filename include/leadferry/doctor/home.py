@@ -12,15 +12,23 @@ from leadferry.doctor.finding import Examination, Finding, Stage, Verdict
 from leadferry.errors import LeadferryError
 from leadferry.store import health
 from leadferry.store.database import Database
+from leadferry.zones import time_zone
 
 SKEW = timedelta(seconds=30)
 """How far the clocks of this machine and of the store may be apart."""
 
 _WORDS = 4
+_DAY = timedelta(days=1)
+_YEAR = 366
 
 
 def examine_home(
-    store: Callable[[], Database], archive: Archive, *, pools: Iterable[str], clock: Callable[[], datetime]
+    store: Callable[[], Database],
+    archive: Archive,
+    *,
+    pools: Iterable[str],
+    clock: Callable[[], datetime],
+    zones: Iterable[str] = (),
 ) -> Examination:
     """Examine what all batches share.
 
@@ -29,11 +37,13 @@ def examine_home(
         archive: where files are kept.
         pools: the Airflow pools that deliver tasks wait in.
         clock: tells this machine's time, aware.
+        zones: the time zones that batches use.
     """
     found = Examination(subject="here", where=f"connection '{CONNECTION_ID}', archive {archive.root}")
     try:
         database = store()
         found.findings += [_schema(database), _clock(database, clock=clock)]
+        found.findings.append(examine_zones(database, zones, now=clock()))
     except LeadferryError as error:
         told = _failed(Stage.STORE, error.what, error.next_step or "Correct the connection 'leadferry'")
         found.findings += [told, Finding(stage=Stage.CLOCK, verdict=Verdict.NOT_REACHED)]
@@ -62,6 +72,31 @@ def _clock(database: Database, *, clock: Callable[[], datetime]) -> Finding:
         return Finding(stage=Stage.CLOCK, verdict=Verdict.OK, what=what)
     hint = "Set the clocks by NTP: departures, leases and signatures are reckoned by them"
     return _failed(Stage.CLOCK, what, hint)
+
+
+def examine_zones(database: Database, zones: Iterable[str], *, now: datetime) -> Finding:
+    """Compare the store's time zones with those of the package `tzdata`, on every day of the coming year.
+
+    Raises:
+        StoreError: the store cannot be reached.
+    """
+    asked = sorted(set(zones))
+    noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
+    moments = [noon + number * _DAY for number in range(_YEAR)]
+    theirs = health.offsets(database, asked, moments)
+    unlike = [
+        (moment, zone)
+        for zone in asked
+        for moment in moments
+        if theirs.get((zone, moment)) != moment.astimezone(time_zone(zone)).utcoffset()
+    ]
+    if not unlike:
+        what = f"{len(asked)} time zones are alike in the store and here"
+        return Finding(stage=Stage.ZONES, verdict=Verdict.OK, what=what)
+    names = ", ".join(sorted({zone for _, zone in unlike}))
+    what = f"the store's rules for {names} differ from ours, first on {min(unlike)[0]:%Y-%m-%d}"
+    hint = "Update the older one: tzdata on the database's server, or the Python package here; see docs/reference/environment.md"
+    return Finding(stage=Stage.ZONES, verdict=Verdict.WARNING, what=what, remedy=hint)
 
 
 def examine_archive(archive: Archive) -> Finding:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, DateTime, String, bindparam, func, select, text
 
 from leadferry.store.database import SCHEMA, Database
 
@@ -55,3 +56,22 @@ def clock(database: Database) -> datetime:
     with database.transaction() as connection:
         told: datetime = connection.scalars(select(func.clock_timestamp())).one()
         return told
+
+
+def offsets(
+    database: Database, zones: Iterable[str], moments: Iterable[datetime]
+) -> Mapping[tuple[str, datetime], timedelta]:
+    """Return how far each zone is from UTC at each moment, as PostgreSQL knows it; nothing for a zone that it does not know.
+
+    Raises:
+        StoreError: the store cannot be reached.
+    """
+    query = text(
+        "SELECT zone.name, moment.at, timezone(zone.name, moment.at) - timezone('UTC', moment.at)"
+        " FROM pg_timezone_names AS zone, unnest(:moments) AS moment (at) WHERE zone.name = ANY (:zones)"
+    ).bindparams(
+        bindparam("zones", type_=ARRAY(String)), bindparam("moments", type_=ARRAY(DateTime(timezone=True)))
+    )
+    with database.transaction() as connection:
+        rows = connection.execute(query, {"zones": list(zones), "moments": list(moments)})
+        return {(zone, moment): offset for zone, moment, offset in rows}
