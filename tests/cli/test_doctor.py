@@ -105,7 +105,7 @@ def test_without_a_batch_the_store_the_archive_and_airflow_are_examined_too(run,
     told = json.loads(out)
     assert [one["subject"] for one in told["examined"]] == ["here", "acme → share", "acme → other"]
     stages = {one["stage"]: one["verdict"] for one in told["examined"][0]["findings"]}
-    assert list(stages) == ["store", "clock", "archive", "pools", "plugin"]
+    assert list(stages) == ["store", "clock", "zones", "archive", "pools", "plugin"]
     assert (stages["store"], stages["archive"]) == ("ok", "ok")
     # The tests' Airflow has no plugins folder, and that is what it is for.
     assert (code, stages["plugin"]) == (1, "failed")
