@@ -1,9 +1,10 @@
 """A batch file as a DAG: what an operator sees, what Airflow is told, what one broken file does to the others."""
 
 import os
+import re
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,8 @@ BATCH = {
     "priority": 7,
     "retry": {"attempts": 3, "first_delay": "90s", "factor": 3, "max_delay": "20m"},
 }
+
+LONG_RULE = "FREQ=YEARLY;BYYEARDAY=" + ",".join(map(str, range(1, 366)))
 
 LAST_YEAR = (datetime.now(tz=UTC) - timedelta(days=365)).date().isoformat()
 
@@ -384,6 +387,70 @@ def test_whatever_stands_in_a_broken_file_the_others_stay(config, text):
     assert "batch_good" in bag.dags
     assert [Path(file).name for file in bag.import_errors] == ["zz_config_errors.py"]
     assert "broken.yaml" in next(iter(bag.import_errors.values()))
+
+
+@pytest.mark.req("F09")
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"schedule": {"at": ["09:00"], "on": {"year": [*range(1, 200)]}}},
+        {
+            "schedule": {
+                "at": ["09:00"],
+                "on": {"year": [f"{n} business days before the end" for n in range(200)]},
+            }
+        },
+        {"schedule": {"at": ["09:00"], "on": {"rrule": LONG_RULE, "starting": date(2026, 1, 1)}}},
+        {"schedule": {"cron": f"{'0,' * 600}0 9 * * *"}},
+        {"schedule": {"hourly": {"minute": [*range(60)]}}},
+        {"schedule": {"on_asset": "x" * 1500}},
+        {"conditions": {"ready": {"asset": "x" * 1500}}},
+        {"tags": ["x" * 100]},
+        {"recipient": "r" * 90},
+    ],
+    ids=lambda keys: str(keys)[:40],
+)
+def test_a_long_schedule_or_name_is_no_reason_to_refuse_it(config, keys):
+    (config.path / "recipients" / f"{'r' * 90}.yaml").write_text(RECIPIENT)
+
+    config.add(**keys)
+
+    bag = config.bag()
+
+    assert "batch_acme_auto" in bag.dags
+    assert bag.import_errors == {}
+
+
+@pytest.mark.req("F09")
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"schedule": {"on_asset": "x" * 1501}}, "schedule.on_asset: may have at most 1500 characters"),
+        ({"schedule": {"on_asset": " "}}, "schedule.on_asset: must be a name that Airflow allows"),
+        (
+            {"schedule": {"at": ["09:00"], "on_asset": "self"}},
+            "schedule.on_asset: must be a name that Airflow",
+        ),
+        (
+            {"conditions": {"ready": {"asset": "context"}}},
+            "conditions.ready.asset: must be a name that Airflow",
+        ),
+        ({"tags": ["x" * 101]}, "tags[0]: may have at most 100 characters"),
+        ({"recipient": "r" * 91}, "may have at most 90 characters"),
+    ],
+    ids=lambda told: str(told)[:40],
+)
+def test_what_airflow_refuses_is_refused_with_file_and_line_and_breaks_no_other_batch(config, keys, told):
+    config.add("good")
+    config.add("broken", **keys)
+    (config.path / "recipients" / f"{'r' * 91}.yaml").write_text(RECIPIENT)
+
+    bag = config.bag()
+
+    assert "batch_good" in bag.dags
+    ((file, error),) = bag.import_errors.items()
+    assert Path(file).name == "zz_config_errors.py"
+    assert re.search(rf"config/\w+/\w+.yaml:\d+: {re.escape(told)}", error)
 
 
 @pytest.mark.req("F09")

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.exceptions import AirflowTimetableInvalid
 from airflow.sdk import (
     DAG,
     Asset,
@@ -63,22 +62,10 @@ def batches_to_build() -> Iterator[Batch]:
     reader = ConfigReader(config)
     for batch_id in wanted:
         try:
-            batch = reader.load(batch_id)
+            batch = reader.load(batch_id)  # refuses also what would make Airflow refuse all DAGs of the file
         except BatchConfigError:
             continue  # zz_config_errors.py tells
-        if _refused(batch) is None:
-            yield batch
-
-
-def _refused(batch: Batch) -> BatchConfigError | None:
-    """Say why Airflow would refuse the timetable: refused there, it is an error of the file, and no batch departs any more."""
-    times = timetable_for(batch.schedule, batch.timezone, batch.id) if batch.enabled else None
-    try:
-        if times is not None:
-            times.validate()
-    except AirflowTimetableInvalid as error:
-        return BatchConfigError(f"{batch.id}.yaml: schedule: {error}", hint="")
-    return None
+        yield batch
 
 
 @contextmanager
@@ -224,8 +211,7 @@ def raise_config_errors() -> None:
     Raises:
         BatchConfigError: a line per problem: file, line, key, value, what is allowed.
     """
-    batches, errors = load_all(config_folder())
-    errors = [*errors, *filter(None, map(_refused, batches))]
+    _, errors = load_all(config_folder())
     if errors:
         what = "\n".join(error.what for error in errors)
         many = "1 broken batch file" if len(errors) == 1 else f"{len(errors)} broken batch files"

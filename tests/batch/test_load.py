@@ -438,14 +438,14 @@ def test_loading_one_batch_reads_three_files(folder, monkeypatch):
 def test_a_bug_met_while_one_batch_is_loaded_is_told_of_that_batch_and_stops_no_other(folder, monkeypatch):
     folder.batch("good")
     folder.batch("unlucky")
-    fine = load_module.ended
+    fine = load_module.why_unusable
 
     def fails(*args, batch_id, **more):
         if batch_id == "unlucky":
             raise ZeroDivisionError("hunter2")
         return fine(*args, batch_id=batch_id, **more)
 
-    monkeypatch.setattr(load_module, "ended", fails)
+    monkeypatch.setattr(load_module, "why_unusable", fails)
 
     batches, (error,) = load_all(folder.path)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leadferry.batch.selection import OnlyIf
+from leadferry.schedule.model import AssetName
 from leadferry.units import Duration
 
 
@@ -55,9 +56,8 @@ class Ready(_Model):
 
     sql: SqlReady | None = None
     file: FileReady | None = None
-    asset: str | None = Field(
+    asset: AssetName | None = Field(
         default=None,
-        min_length=1,
         description="Name of an Airflow asset: ready when it was updated since the departure before, whether or not that took"
         " leads.",
     )

@@ -36,8 +36,8 @@ from leadferry.batch.yaml_file import YamlFile, read_yaml
 from leadferry.errors import BatchConfigError
 from leadferry.formats.xml_schema import FOLDER
 from leadferry.schedule.calendar import Calendar
-from leadferry.schedule.ending import ended
 from leadferry.schedule.library import expand
+from leadferry.schedule.usable import why_unusable
 from leadferry.units import Duration
 from leadferry.zones import zone_names
 
@@ -133,7 +133,7 @@ class ConfigReader:
             problems += [problem for problem in more if (problem.file, problem.path) not in told]
         if problems:
             raise BatchFileError.of(problems)
-        _refuse_if_it_never_departs(batch, merged.layers)
+        _refuse_what_airflow_would(batch, merged.layers)
         return self._with_mail_groups(batch, merged)
 
     def _with_mail_groups(self, batch: Batch, merged: Merged) -> Batch:
@@ -414,14 +414,15 @@ def _problem(file: YamlFile, path: tuple[str | int, ...], text: str, *, line: in
     return Problem(file=file.shown, line=line or (file.key_line(path) if path else 1), path=path, text=text)
 
 
-def _refuse_if_it_never_departs(batch: Batch, layers: Sequence[Layer]) -> None:
-    """Refuse here what Airflow would refuse for all batches of a DAG file at once. One that is over still has its runs."""
+def _refuse_what_airflow_would(batch: Batch, layers: Sequence[Layer]) -> None:
+    """Refuse here, with file and line, what Airflow would refuse for all batches of a DAG file at once."""
     if not batch.enabled:
         return
-    found = ended(batch.schedule, timezone=batch.timezone, now=datetime.now(UTC), batch_id=batch.id)
-    if found is not None and found.last is None:
+    now = datetime.now(UTC)
+    why = why_unusable(batch.schedule, timezone=batch.timezone, now=now, batch_id=batch.id)
+    if why is not None:
         layer, written = locate(("schedule",), layers)
-        raise _error(layer.file, (*layer.start, *written), str(found))
+        raise _error(layer.file, (*layer.start, *written), why)
 
 
 def _error(

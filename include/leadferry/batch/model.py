@@ -73,7 +73,7 @@ class Contact(_Model):
 class Recipient(_Model):
     """The buyer: who they are, where they are, what they may get."""
 
-    id: str = Field(pattern=ID_PATTERN)
+    id: str = Field(pattern=ID_PATTERN, max_length=90)
     name: str
     contacts: list[Contact] = []
     timezone: Zone | None = Field(
@@ -165,7 +165,7 @@ class Batch(_Model):
     notes: str = Field(default="", description="Anything the operator should know; shown on the DAG's page.")
     recipient: Recipient
     flows: list[str] = Field(min_length=1, description="The flows whose leads this batch delivers.")
-    tags: list[str] = []
+    tags: list[Annotated[str, Field(max_length=100)]] = []
     enabled: bool = Field(
         default=True,
         description="Whether it departs by its timetable. A disabled batch goes on collecting leads;"

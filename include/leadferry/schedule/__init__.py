@@ -11,6 +11,7 @@ Pure calendar arithmetic: no Airflow, no database, no clock of its own.
 * `instants`: from a local wall-clock time to the one instant it means, on DST nights too.
 * `plan`: the departures of a schedule, forwards and backwards.
 * `ending`: whether any are to come.
+* `usable`: whether it can become a timetable of Airflow.
 
 A new way to choose days is a new model in `days` that answers `between(first, last)`; nothing below it changes.
 """

@@ -28,6 +28,11 @@ def check_word(word: Any, *, allowed: tuple[str, ...]) -> None:
     raise ValueError(f"{word!r} is not one of {', '.join(allowed)}{hint}")
 
 
+_MOST_SPOKEN = 12
+
+
 def spoken(words: list[str]) -> str:
-    """Join words as one would say them: `mon, thu and sat`."""
+    """Join words as one would say them: `mon, thu and sat`; of a long list the first ones, `and 90 more`."""
+    if len(words) > _MOST_SPOKEN:
+        words = [*words[:_MOST_SPOKEN], f"{len(words) - _MOST_SPOKEN} more"]
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,6 +31,7 @@ from leadferry.zones import Zone
 
 __all__ = [
     "WEEKDAYS",
+    "AssetName",
     "Clock",
     "Cron",
     "Every",
@@ -49,6 +51,9 @@ Missed = Literal["combine", "each", "skip"]
 _SPOKEN_TIMES = 8
 """How many times of day are named when a schedule is said aloud; of more, their number and the span."""
 
+_SPOKEN_LETTERS = 300
+"""How much of a rule or a cron expression is said aloud; Airflow keeps no more than 1000 characters of all."""
+
 _LONGEST_AHEAD = timedelta(hours=12)
 _LONGEST_SPREAD = timedelta(hours=12)
 _DAY_MINUTES = 24 * 60
@@ -66,6 +71,16 @@ CalendarName = Annotated[
     BeforeValidator(_check_calendar, json_schema_input_type=str),
 ]
 """Written as the name of a file in `config/calendars/`; the loader puts what it holds in its place."""
+
+
+def _check_asset(name: str) -> str:
+    if not name.strip() or name in ("self", "context"):
+        raise ValueError("must be a name that Airflow allows: not blank, not self, not context")
+    return name
+
+
+AssetName = Annotated[str, Field(min_length=1, max_length=1500), AfterValidator(_check_asset)]
+"""Name of an Airflow asset; Airflow refuses others when the DAG is built, and all DAGs of that file with it."""
 
 
 class Scheduled(BaseModel):
@@ -97,8 +112,8 @@ class Scheduled(BaseModel):
         description="Departures missed while the scheduler was down or the DAG paused: one run for all (combine), "
         "one run for each (each), or none, leads go with the next departure (skip).",
     )
-    on_asset: str | None = Field(
-        default=None, min_length=1, description="Also depart whenever this Airflow asset is updated."
+    on_asset: AssetName | None = Field(
+        default=None, description="Also depart whenever this Airflow asset is updated."
     )
     generate_before: Annotated[Duration, Field(gt=timedelta(), le=_LONGEST_AHEAD)] | None = Field(
         default=None,
@@ -287,7 +302,7 @@ class Timed(Scheduled):
         return self.said_with_calendar(self._aloud())
 
     def _aloud(self) -> str:
-        days = say_days(self.on)
+        days = _cut(say_days(self.on))
         if self.every and not self.every.within_a_day:
             days = f"every {self.every}" + (f" on {days}" if self.every.unit == "weeks" else "")
         if self.elapsed:
@@ -349,6 +364,10 @@ class Timed(Scheduled):
         return self
 
 
+def _cut(words: str) -> str:
+    return words if len(words) <= _SPOKEN_LETTERS else f"{words[:_SPOKEN_LETTERS]}…"
+
+
 def _every_days(starting: date, count: int, first: date, last: date) -> Iterator[date]:
     ahead = max((first - starting).days, 0)
     day = starting + -(-ahead // count) * count * _DAY
@@ -395,13 +414,13 @@ class Cron(Scheduled):
         return False
 
     def __str__(self) -> str:
-        return self.said_with_calendar(f"cron {self.cron}")
+        return self.said_with_calendar(_cut(f"cron {self.cron}"))
 
 
 class OnAsset(Scheduled):
     """Departures whenever an Airflow asset is updated, and at no time of day."""
 
-    on_asset: str = Field(min_length=1, description="Name of the Airflow asset.")
+    on_asset: AssetName = Field(description="Name of the Airflow asset.")
 
     @model_validator(mode="after")
     def _has_no_times(self) -> Self:
