@@ -353,14 +353,6 @@ def test_a_redelivery_that_waits_for_business_hours_leaves_out_whom_it_would_wak
         assert left_out == ({} if override else {"in quiet hours (override_window)": 1})
 
 
-def test_every_state_has_a_zone_that_exists():
-    from leadferry.batch.quiet import zones_by_state
-
-    known = zones_by_state()
-    assert len(known) == 2 * (50 + 1 + 5 + 13)
-    assert all(zones and all(ZoneInfo(zone) for zone in zones) for zones in known.values())
-
-
 def test_what_the_batch_says_of_windows_and_quiet_hours_survives_being_frozen():
     one = batch(
         select={"window": {"period": "week", "days": "sat-fri"}, "quiet_hours": NIGHT},

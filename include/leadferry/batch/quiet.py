@@ -21,25 +21,51 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, FromClause
 
-_ZONES = {
-    "America/New_York": "CT DC DE GA MA MD ME NC NH NJ NY OH PA RI SC VA VT WV FL IN KY MI TN ON QC NU",
-    "America/Chicago": "AL AR IA IL LA MN MO MS OK WI FL IN KS KY MI ND NE SD TN TX MB NU ON",
-    "America/Denver": "CO MT NM UT WY ID KS ND NE OR SD TX AB BC NT NU",
-    "America/Phoenix": "AZ",
-    "America/Los_Angeles": "CA WA ID NV OR BC",
-    "America/Anchorage": "AK",
-    "America/Adak": "AK",
+_STATES_OF_ONE_ZONE = {
+    "America/New_York": "CT DC DE GA MA MD ME NC NH NJ NY OH PA RI SC VA VT WV",
+    "America/Chicago": "AL AR IA IL LA MN MO MS OK WI",
+    "America/Denver": "CO MT NM UT WY",
+    "America/Los_Angeles": "CA WA",
+    "America/Winnipeg": "MB",
+    "America/Edmonton": "AB",
+    "America/Moncton": "NB",
+    "America/Halifax": "PE",
+    "America/Puerto_Rico": "PR",
+    "America/St_Thomas": "VI",
     "Pacific/Honolulu": "HI",
-    "America/Puerto_Rico": "PR VI",
-    "Pacific/Guam": "GU MP",
+    "Pacific/Guam": "GU",
+    "Pacific/Saipan": "MP",
     "Pacific/Pago_Pago": "AS",
-    "America/Halifax": "NB NS PE NL QC",
-    "America/St_Johns": "NL",
-    "America/Regina": "SK",
-    "America/Edmonton": "SK",
-    "America/Whitehorse": "YT",
 }
-"""Every zone with the states and provinces that it is used in, also in a part of them."""
+_INDIANA = "Indianapolis Knox Marengo Petersburg Tell_City Vevay Vincennes Winamac"
+_NORTH_DAKOTA = "Beulah Center New_Salem"
+_STATES_OF_SEVERAL = {
+    "AK": "America/Anchorage America/Juneau America/Sitka America/Metlakatla America/Yakutat America/Nome America/Adak",
+    "AZ": "America/Phoenix America/Denver",  # the Navajo Nation keeps summer time
+    "FL": "America/New_York America/Chicago",
+    "ID": "America/Boise America/Los_Angeles",
+    "IN": f"America/Chicago {' '.join(f'America/Indiana/{one}' for one in _INDIANA.split())}",
+    "KS": "America/Chicago America/Denver",
+    "KY": "America/New_York America/Chicago America/Kentucky/Louisville America/Kentucky/Monticello",
+    "MI": "America/Detroit America/Menominee",
+    "ND": f"America/Chicago America/Denver {' '.join(f'America/North_Dakota/{one}' for one in _NORTH_DAKOTA.split())}",
+    "NE": "America/Chicago America/Denver",
+    "NV": "America/Los_Angeles America/Denver",  # West Wendover goes with Utah
+    "OR": "America/Los_Angeles America/Boise",
+    "SD": "America/Chicago America/Denver",
+    "TN": "America/New_York America/Chicago",
+    "TX": "America/Chicago America/Denver",
+    "BC": "America/Vancouver America/Creston America/Dawson_Creek America/Fort_Nelson America/Edmonton",
+    "NL": "America/St_Johns America/Goose_Bay",
+    "NS": "America/Halifax America/Glace_Bay",
+    "NT": "America/Edmonton America/Inuvik",
+    "NU": "America/Iqaluit America/Resolute America/Rankin_Inlet America/Cambridge_Bay America/Atikokan",
+    "ON": "America/Toronto America/Atikokan America/Winnipeg",
+    "QC": "America/Toronto America/Halifax America/Blanc-Sablon",  # the Magdalen Islands go with Halifax
+    "SK": "America/Regina America/Swift_Current America/Edmonton America/Winnipeg",  # Creighton goes with Winnipeg
+    "YT": "America/Whitehorse America/Dawson",
+}
+"""Every zone that the IANA database has for a state or province, also those that go alike today: laws change for one at a time."""
 
 _NAMES = {
     "AL": "Alabama", "AK": "Alaska", "AZ": "Arizona", "AR": "Arkansas", "CA": "California", "CO": "Colorado",
@@ -62,9 +88,9 @@ _NAMES = {
 @cache
 def zones_by_state() -> Mapping[str, tuple[str, ...]]:
     """Return the zones of every state of the USA and province of Canada, by its two letters and by its name in capitals."""
-    by_code = {
-        code: tuple(zone for zone, states in _ZONES.items() if code in states.split()) for code in _NAMES
-    }
+    by_code = {code: tuple(zones.split()) for code, zones in _STATES_OF_SEVERAL.items()}
+    for zone, codes in _STATES_OF_ONE_ZONE.items():
+        by_code |= dict.fromkeys(codes.split(), (zone,))
     return {**by_code, **{_NAMES[code].upper(): zones for code, zones in by_code.items()}}
 
 
@@ -126,7 +152,9 @@ class QuietHours(BaseModel):
 
 
 def _zones_asked(zone_by: str) -> list[str]:
-    return list(_ZONES) if zone_by == "state" else sorted(zone_names())
+    if zone_by == "zone":
+        return sorted(zone_names())
+    return sorted({zone for zones in zones_by_state().values() for zone in zones})
 
 
 def _between(at: time, begin: time, end: time) -> bool:
