@@ -12,6 +12,8 @@ from functools import lru_cache
 _FREQUENCIES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 _TIME_PARTS = ("BYHOUR", "BYMINUTE", "BYSECOND")
 _FIELDS = 5
+_DRAWN = re.compile(r"(?<![a-z])[hr](?![a-z])", re.IGNORECASE)
+"""What croniter draws by lot, each time anew (`R`) or by a hash (`H`); in `mar` and `fri` the letters mean nothing."""
 
 
 @dataclass
@@ -98,6 +100,10 @@ def parse_cron(text: str) -> CronFields:
         raise ValueError(f"cron needs five fields (minute hour day month weekday), has {len(parts)}")
     if any(letter in part.upper() for part in parts[:2] for letter in "HRL"):
         raise ValueError("cron's minute and hour must be numbers, lists, ranges or steps")
+    if any(_DRAWN.search(part) for part in parts[2:]):
+        raise ValueError(
+            "cron's H and R draw a day by lot, another one in each process; write the day that is meant"
+        )
     try:
         (minutes, hours, *_), _ = croniter.expand(text)
         croniter(f"0 0 {' '.join(parts[2:])}", datetime(2026, 1, 1)).get_next(datetime)  # noqa: DTZ001  # cron reads a wall clock
