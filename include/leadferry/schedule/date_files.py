@@ -6,11 +6,12 @@ import csv
 import re
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from leadferry.schedule.holiday_lists import DatesFound
-from leadferry.schedule.recurrence import check_pace
+from leadferry.schedule.recurrence import days_of_rule
 
 _LONGEST_EVENT = 366
 _READ = {"DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "SUMMARY"}
@@ -204,17 +205,9 @@ def _as_day(moment: Any) -> date:
 
 
 def _recurring(event: Any, start: date, *, years: range) -> set[date]:
-    from dateutil.rrule import rrulestr
-
     rule = event["RRULE"].to_ical().decode()
-    check_pace(rule)
-    if "UNTIL=" in rule:  # dateutil wants the zone of UNTIL to be that of DTSTART, which is a plain day here
-        rule = ";".join(
-            f"UNTIL={part[6:14]}" if part.startswith("UNTIL=") else part for part in rule.split(";")
-        )
-    found = rrulestr(rule, dtstart=datetime.combine(start, time()))
-    days = found.between(datetime(years[0], 1, 1), datetime(years[-1], 12, 31), inc=True)  # noqa: DTZ001  # days
-    return {day.date() for day in days}
+    days = takewhile(lambda day: day.year <= years[-1], days_of_rule(rule, start))
+    return {day for day in days if day.year >= years[0]}
 
 
 def _listed(event: Any, name: str) -> set[date]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
+from threading import Lock
 
 _FREQUENCIES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 _TIME_PARTS = ("BYHOUR", "BYMINUTE", "BYSECOND")
@@ -16,21 +18,93 @@ _DRAWN = re.compile(r"(?<![a-z])[hr](?![a-z])", re.IGNORECASE)
 """What croniter draws by lot, each time anew (`R`) or by a hash (`H`); in `mar` and `fri` the letters mean nothing."""
 
 
+_DAYS_PER_STEP = {"DAILY": 1, "WEEKLY": 7, "MONTHLY": 28, "YEARLY": 365}
+_LONGEST_GAP = 60 * 366
+"""How many days without any that it names end a rule; 29 February falls on the same weekday after 40 years at the latest."""
+
+
 @dataclass
 class Occurrences:
-    """The days of one rule, counted once and remembered: a rule can only be counted from its start."""
+    """The days of one rule, counted once and remembered: a rule can only be counted from its start.
 
-    _more: Iterator[datetime]
+    May be asked by several threads at once, as the API server does.
+    """
+
+    _more: Iterator[date]
     _known: list[date] = field(default_factory=list)
+    _growing: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def between(self, first: date, last: date) -> list[date]:
         """Return the days from `first` to `last`, both included."""
-        while not self._known or self._known[-1] <= last:
-            following = next(self._more, None)
-            if following is None:
-                break
-            self._known.append(following.date())
-        return self._known[bisect_left(self._known, first) : bisect_right(self._known, last)]
+        with self._growing:
+            while not self._known or self._known[-1] <= last:
+                following = next(self._more, None)
+                if following is None:
+                    break
+                self._known.append(following)
+            return self._known[bisect_left(self._known, first) : bisect_right(self._known, last)]
+
+
+class _NothingFoundError(Exception):
+    """A rule went on for longer than any has to without naming a day."""
+
+
+class _Interval(int):
+    """The INTERVAL of a rule that names days at all: dateutil would look for the next one until the year 9999.
+
+    It reckons with this number each time it goes on to the next day, week, month or year, so here is counted how often.
+    """
+
+    left = 0
+    """How many steps may follow."""
+
+    def __radd__(self, other: int) -> int:
+        self._step()
+        return other + int(self)
+
+    def __mul__(self, other: int) -> int:
+        self._step()
+        return int(self) * other
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise _NothingFoundError
+
+
+def days_of_rule(rule: str, starting: date) -> Iterator[date]:
+    """Yield the days of an RRULE from its start on; none that comes after a gap of 60 years.
+
+    Args:
+        rule: with or without `RRULE:` in front.
+        starting: its DTSTART.
+
+    Raises:
+        ValueError: it is no rule, or goes on by hours or less.
+        TypeError: as above, from dateutil.
+        KeyError: as above, from dateutil.
+    """
+    from dateutil.rrule import rrule, rrulestr
+
+    parts = check_pace(rule)
+    # dateutil wants the zone of UNTIL to be that of DTSTART, which is a plain day here: its day counts.
+    plain = re.sub(r"(UNTIL=\d{8})T\d{6}Z?", r"\1", rule.upper())
+    interval = _Interval(parts.get("INTERVAL", "1"))
+    found = rrulestr(plain, dtstart=datetime.combine(starting, time()))
+    if not isinstance(found, rrule):
+        raise ValueError("rrule must be a single rule without spaces")  # noqa: TRY004  # a fault of the text
+    return _days_of(
+        found.replace(interval=interval), interval, per_step=_DAYS_PER_STEP[parts["FREQ"]] * interval.real
+    )
+
+
+def _days_of(rule: Iterable[datetime], interval: _Interval, *, per_step: int) -> Iterator[date]:
+    most = _LONGEST_GAP // per_step + 2
+    interval.left = most
+    with suppress(_NothingFoundError):
+        for moment in rule:
+            interval.left = most
+            yield moment.date()
 
 
 def check_pace(rule: str) -> dict[str, str]:
@@ -61,8 +135,6 @@ def occurrences(rule: str, starting: date) -> Occurrences:
     Raises:
         ValueError: it is no rule, or one that chooses times, which stand in `at`.
     """
-    from dateutil.rrule import rrulestr
-
     parts = check_pace(rule)
     named = [name for name in _TIME_PARTS if name in parts]
     if named:
@@ -70,10 +142,9 @@ def occurrences(rule: str, starting: date) -> Occurrences:
     if rule != "".join(rule.split()):
         raise ValueError("rrule must be a single rule without spaces")
     try:
-        found = rrulestr(rule, dtstart=datetime.combine(starting, time()))
+        return Occurrences(days_of_rule(rule, starting))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"rrule cannot be understood: {error}") from None
-    return Occurrences(iter(found))
 
 
 @dataclass(frozen=True, kw_only=True)
