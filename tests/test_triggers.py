@@ -8,11 +8,16 @@ import pytest
 from airflow.serialization.encoders import encode_trigger
 from sqlalchemy.engine import make_url
 
-from batches import add_leads, make_batch
+from batches import DEPARTS_AT, add_leads, make_batch, trigger
 from leadferry.batch.conditions import Ready
+from leadferry.batch.timing import Timing
+from leadferry.dag_factory import _leads_waiting
+from leadferry.delivery.extract import extract
+from leadferry.states import DeliveryState
 from leadferry.triggers import LeadsWaiting, ReadyTrigger, is_ready
 
 DAY = "2026-01-30"
+AT_TEN = {"at": ["10:00"]}
 
 
 def ready(**keys):
@@ -119,9 +124,75 @@ def test_the_watch_over_a_queue_fires_once(database, store_url, monkeypatch):
     assert not again
 
 
+@pytest.fixture
+def watched(database, store_url, monkeypatch):
+    """The lead store, as triggers find it."""
+    monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
+    return database
+
+
+def watch_over(**keys):
+    """The watcher that the DAG of a batch hands to the triggerer, as it comes out of Airflow's database."""
+    made = _leads_waiting(one := make_batch(**keys), one.conditions.depart_early)
+    return LeadsWaiting(**json.loads(json.dumps(made.serialize()[1])))
+
+
+@pytest.mark.req("R047")
+@pytest.mark.parametrize(
+    ("window", "schedule"),
+    [
+        ({"period": "day", "which": "previous"}, "manual"),
+        ({"period": "week", "days": "mon-thu"}, AT_TEN),
+        ({"period": "week", "days": "mon-fri"}, {**AT_TEN, "calendar": {"id": "us", "closed": {DAY: "off"}}}),
+    ],
+)
+def test_the_watch_over_a_queue_counts_only_leads_that_a_departure_would_take_now(watched, window, schedule):
+    keys = {"schedule": schedule, "conditions": {"depart_early": {"leads": 2}}}
+    add_leads(watched, 2, received_at=DEPARTS_AT - timedelta(hours=1))
+    stays = make_batch(select={"window": window}, **keys)
+    assert extract(watched, stays, trigger("event__1", actor="event")).state is DeliveryState.SKIPPED
+    assert watch_over(select={"window": window}, **keys).order(now=DEPARTS_AT) is None
+    assert watch_over(**keys).order(now=DEPARTS_AT) == "2 leads wait"
+
+
+@pytest.mark.req("R047", "F54")
+@pytest.mark.parametrize(
+    ("opens", "night", "asked"),
+    [
+        ("09:00", ("15:00", "20:00"), "2 leads wait"),
+        ("09:00", ("13:00", "20:00"), None),
+        ("16:00", ("15:00", "20:00"), None),
+        ("16:00", ("13:00", "16:00"), "2 leads wait"),
+    ],
+)
+def test_the_watch_judges_the_night_when_the_files_would_be_sent(watched, opens, night, asked):
+    """It is two in the afternoon for the leads and for the recipient, who is open or opens at four."""
+    calendar = {"id": "c", "weekend": [], "hours": {"opens": opens, "closes": "18:00"}}
+    add_leads(watched, 2, fields={"zone": "Etc/UTC"})
+    watch = watch_over(
+        schedule={"on_asset": "prices", "calendar": calendar},
+        select={"quiet_hours": {"from": night[0], "to": night[1], "zone_by": "zone"}},
+        conditions={"depart_early": {"leads": 2}},
+    )
+    assert watch.order(now=DEPARTS_AT) == asked
+
+
+def test_a_batch_whose_leads_never_have_to_stay_gives_the_watch_nothing_to_judge_by():
+    assert watch_over(conditions={"depart_early": {"leads": 2}}).values["timing"] is None
+
+
 @pytest.mark.parametrize(
     "trigger",
     [
+        LeadsWaiting(
+            batch_id="a",
+            flows=["f"],
+            received_from=None,
+            leads=1,
+            oldest=None,
+            every=60.0,
+            timing=Timing(schedule="manual", timezone="UTC").model_dump_json(),
+        ),
         ReadyTrigger(ready={"asset": "x"}, day=DAY, deadline="2026-01-30T09:00:00+00:00"),
         LeadsWaiting(batch_id="a", flows=["f"], received_from=None, leads=1, oldest=7200.0, every=60.0),
     ],

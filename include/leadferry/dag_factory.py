@@ -28,6 +28,7 @@ from leadferry.batch.describe import describe
 from leadferry.batch.load import ConfigReader, batch_ids, load_all
 from leadferry.batch.model import Batch
 from leadferry.batch.received import collects_from
+from leadferry.batch.timing import Timing
 from leadferry.delivery.params import FORM, DeliverNow
 from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
@@ -145,7 +146,15 @@ def _leads_waiting(batch: Batch, early: DepartEarly) -> LeadsWaiting:
         oldest=None if early.oldest is None else early.oldest.total_seconds(),
         every=early.every.total_seconds(),
         again_after=_asked_again_after(batch),
+        timing=_timing(batch),
     )
+
+
+def _timing(batch: Batch) -> str | None:
+    """Return by what leads may have to stay in the queue at some moments; None where they never have to."""
+    if batch.select.quiet_hours is None and batch.select.window == "all_pending":
+        return None
+    return Timing.of(batch).model_dump_json()
 
 
 def _asked_again_after(batch: Batch) -> float | None:

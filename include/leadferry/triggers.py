@@ -115,6 +115,8 @@ class LeadsWaiting(BaseEventTrigger):
         oldest: fire when the oldest waits this many seconds.
         every: seconds between two looks.
         again_after: seconds after which it fires again when nothing came of it; None where the timetable goes on.
+        timing: `leadferry.batch.timing.Timing` as JSON text, by which leads that may not go yet do not count; None where
+            none ever has to stay.
     """
 
     def __init__(  # noqa: PLR0913  # one for each thing that is to be known without the batch file
@@ -127,6 +129,7 @@ class LeadsWaiting(BaseEventTrigger):
         oldest: float | None,
         every: float,
         again_after: float | None = None,
+        timing: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own lacks types
         self.values: dict[str, Any] = {
@@ -137,6 +140,7 @@ class LeadsWaiting(BaseEventTrigger):
             "oldest": oldest,
             "every": every,
             "again_after": again_after,
+            "timing": timing,
         }
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -156,8 +160,12 @@ class LeadsWaiting(BaseEventTrigger):
                 yield _event({"batch": self.values["batch_id"], "reason": reason})
             await asyncio.sleep(self.values["every"])
 
-    def order(self) -> str | None:
-        """Look once; say why the batch departs now, or None when it does not, or was asked to already."""
+    def order(self, *, now: datetime | None = None) -> str | None:
+        """Look once; say why the batch departs now, or None when it does not, or was asked to already.
+
+        Args:
+            now: the moment, aware, at which it would depart; the present one when left out.
+        """
         from leadferry.connections import lead_store
         from leadferry.store.early import order_early
 
@@ -171,7 +179,19 @@ class LeadsWaiting(BaseEventTrigger):
             leads=asked["leads"],
             oldest=_length(asked["oldest"]),
             again_after=_length(asked["again_after"]),
+            **_may_go(asked["timing"], now or datetime.now(tz=UTC)),
         )
+
+
+def _may_go(timing: str | None, now: datetime) -> dict[str, Any]:
+    """Return by what a departure at a moment would leave leads in the queue."""
+    if timing is None:
+        return {}
+    from leadferry.batch.timing import Timing
+    from leadferry.store.tables import lead
+
+    found = Timing.model_validate_json(timing)
+    return {"window_to": found.window_at(now).ends, "must_wait": found.must_wait(lead, now)}
 
 
 def _length(seconds: float | None) -> timedelta | None:

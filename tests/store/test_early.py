@@ -5,14 +5,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from batches import add_leads, claim, execute, rows
+from batches import add_leads, claim, execute, rows, waiting
 from leadferry.store import settling
 from leadferry.store.early import order_early
+from leadferry.store.queue import Stop, release, stop
+from leadferry.store.tables import lead
 
 HOUR = timedelta(hours=1)
 
 
-def order(database, *, leads=None, oldest=None, again_after=None):
+def order(database, *, leads=None, oldest=None, **keys):
     return order_early(
         database,
         "acme",
@@ -20,7 +22,7 @@ def order(database, *, leads=None, oldest=None, again_after=None):
         received_from=None,
         leads=leads,
         oldest=oldest,
-        again_after=again_after,
+        **keys,
     )
 
 
@@ -156,3 +158,76 @@ def test_a_lead_that_waits_for_too_long_asks_for_a_departure(database):
 
 def test_an_empty_queue_asks_for_nothing(database):
     assert order(database, leads=1, oldest=timedelta(seconds=1)) is None
+
+
+# --- leads that cannot go
+
+
+def hours_old(hours):
+    return datetime.now(tz=UTC) - timedelta(hours=hours)
+
+
+def hold(database, lead_ids):
+    stop(database, lead_ids, Stop.HELD, batch_id=None, actor="kim", reason="asked by the lead")
+
+
+ASLEEP = {"zone": "asleep"}
+BY_NIGHT = lead.c.fields["zone"].astext.is_not_distinct_from("asleep")
+
+
+def add_one_that_cannot_go(database, why):
+    """Add a lead of three hours ago; return what the claim and the watcher are told about it."""
+    (old,) = add_leads(database, received_at=hours_old(3), fields=ASLEEP if why == "quiet hours" else {})
+    order(database, leads=1000)  # routes it
+    if why == "held":
+        hold(database, [old])
+    return {"quiet hours": {"must_wait": BY_NIGHT}, "window": {"window_to": hours_old(4)}}.get(why, {})
+
+
+@pytest.mark.req("R047")
+@pytest.mark.parametrize("why", ["held", "quiet hours"])
+def test_an_old_lead_that_cannot_go_does_not_make_a_departure_of_every_lead_after_it(database, why):
+    told = add_one_that_cannot_go(database, why)
+    for number in range(4):
+        add_leads(database)
+        if order(database, oldest=2 * HOUR, **told):
+            claim(database, f"early {number}", **told)
+    assert rows(database, "SELECT count(*) FROM early_departure") == [(0,)]
+    add_leads(database, received_at=hours_old(2))
+    assert order(database, oldest=2 * HOUR, **told) == "a lead waits for 120 minutes"
+    assert claim(database, "early", **told).included == 5
+    assert order(database, oldest=2 * HOUR, **told) is None
+
+
+@pytest.mark.req("R047")
+@pytest.mark.parametrize("why", ["held", "quiet hours", "window"])
+def test_leads_that_cannot_go_are_not_counted(database, why):
+    told = add_one_that_cannot_go(database, why)
+    add_leads(database, 2, received_at=hours_old(5))
+    assert order(database, leads=3, **told) is None
+    add_leads(database, received_at=hours_old(5))
+    assert order(database, leads=3, **told) == "3 leads wait"
+    assert claim(database, "early", **told).included == 3
+    add_leads(database, 2, received_at=hours_old(5))
+    assert order(database, leads=3, **told) is None
+
+
+@pytest.mark.req("R047")
+def test_a_lead_counts_from_the_moment_at_which_it_is_released(database):
+    ids = add_leads(database, received_at=hours_old(3))
+    order(database, leads=1000)
+    hold(database, ids)
+    assert order(database, oldest=2 * HOUR) is None
+    release(database, ids, batch_id=None, actor="kim", reason="all is well")
+    assert order(database, oldest=2 * HOUR) == "a lead waits for 180 minutes"
+
+
+@pytest.mark.req("R047")
+def test_a_cancelled_lead_counts_for_the_departure_is_what_takes_it_out_of_the_queue(database):
+    ids = add_leads(database, received_at=hours_old(3))
+    order(database, leads=1000)
+    stop(database, ids, Stop.CANCELLED, batch_id=None, actor="kim", reason="asked by the lead")
+    assert order(database, oldest=2 * HOUR) == "a lead waits for 180 minutes"
+    assert claim(database, "early").withheld == 1
+    assert waiting(database) == []
+    assert order(database, oldest=2 * HOUR) is None

@@ -34,6 +34,7 @@ from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
 from leadferry.store.caps import CapNotice, note_levels
 from leadferry.store.database import Database
+from leadferry.store.due import due, window
 from leadferry.store.judge import Judge, Verdict, candidate, looked_at, withheld_candidates
 from leadferry.store.opening import config_id, live_delivery_of_run, next_number
 from leadferry.store.overflow import pass_on
@@ -168,7 +169,9 @@ class _Claimer:
         self.departure = departure
         self.selection = selection
         self.kind = selection.kind
-        self.window_from, self.window_to = self._window()
+        self.window_from, self.window_to = window(
+            connection, batch_no, begins=selection.window_from, ends=selection.window_to
+        )
         self.has_stops = self.kind is not DeliveryKind.TEST and any_waiting(connection, batch_no)
         self.failed_rule = selection.failed_rule
         if self.has_stops:
@@ -405,14 +408,13 @@ class _Claimer:
 
     def _due(self) -> list[ColumnElement[bool]]:
         """Say which entries wait within the window; joined with the lots and the leads."""
-        due = [
-            waiting_lots(self.batch_no),
-            queue_entry.c.lot_id == lot.c.id,
-            queue_entry.c.lead_id == lead.c.id,
-            queue_entry.c.received_at < self.window_to,
-            *([] if self.selection.must_wait is None else [~self.selection.must_wait]),
-        ]
-        return [*due, ~held(self.batch_no)] if self.has_stops else due
+        conditions = due(
+            self.batch_no,
+            window_to=self.window_to,
+            must_wait=self.selection.must_wait,
+            has_stops=self.has_stops,
+        )
+        return [queue_entry.c.lead_id == lead.c.id, *conditions]
 
     def _within_limit(self, limit: int) -> list[ColumnElement[bool]]:
         """Narrow down to the first `limit` leads that may go, and those withheld on the way to them."""
@@ -530,21 +532,6 @@ class _Claimer:
     def _counts(self, state: DeliveryState) -> bool:
         return state is not DeliveryState.SKIPPED and self.kind is not DeliveryKind.TEST
 
-    def _end_of_the_last_window(self) -> datetime | None:
-        """Return where this window begins: the windows of a batch meet, without gap or overlap."""
-        last = (
-            select(delivery.c.window_to)
-            .where(
-                delivery.c.batch_no == self.batch_no,
-                delivery.c.number.is_not(None),
-                delivery.c.state != DeliveryState.FAILED,
-                delivery.c.kind == DeliveryKind.DEPARTURE,
-            )
-            .order_by(delivery.c.number.desc())
-            .limit(1)
-        )
-        return self.connection.scalar(last)
-
     def _finish(
         self,
         delivery_id: int,
@@ -571,12 +558,3 @@ class _Claimer:
         }
         subject = f"batch {self.departure.batch_id}"
         record(self.connection, actor=actor, action="delivery.trigger", subject=subject, detail=detail)
-
-    def _window(self) -> tuple[datetime | None, datetime]:
-        """Return where this window begins and ends: never before the last one's end (a clock may be set back)."""
-        last = self._end_of_the_last_window()
-        # Not now(): that is when this transaction began to wait for the batch's claim before it.
-        now: datetime = self.connection.scalars(select(func.clock_timestamp())).one()
-        ends = max(filter(None, [self.selection.window_to or now, last]))
-        begins = max(filter(None, [self.selection.window_from, last]), default=None)
-        return (None if begins is None else min(begins, ends)), ends

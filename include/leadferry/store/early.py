@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.database import Database
+from leadferry.store.due import due, window
+from leadferry.store.queue import any_waiting
 from leadferry.store.routing import route_new_leads
-from leadferry.store.tables import delivery, early_departure, pending
+from leadferry.store.tables import delivery, early_departure, queue_entry
 
 
 def order_early(  # noqa: PLR0913  # what is asked, and of which batch
@@ -27,12 +29,15 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
     leads: int | None,
     oldest: timedelta | None,
     again_after: timedelta | None = None,
+    window_to: datetime | None = None,
+    must_wait: ColumnElement[bool] | None = None,
 ) -> str | None:
     """Ask for a departure when it is due; return why, or None when it is not due or was asked for already.
 
     However often and by however many it is looked, a batch is asked once after each delivery that was made, and once more
     each time that `again_after` has passed since it was asked, and since what came of that ended, without a departure that
-    took leads. Without `again_after` a departure that takes nothing, or fails, is not repeated: the timetable's next one goes on.
+    took leads. Only leads count that a departure would take now: a lead that cannot go must not make a departure of every
+    lead that comes after it. Without `again_after` a departure that takes nothing, or fails, is not repeated: the timetable's next one goes on.
 
     Args:
         database: the lead store.
@@ -42,18 +47,21 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
         leads: due when this many wait.
         oldest: due when the oldest waits this long.
         again_after: the pause before it is asked again; None to leave that to the timetable.
+        window_to: leads received from here on do not count; now, by the database's clock, when left out; aware.
+        must_wait: SQL on the table `lead`, never NULL, true for a lead that does not count, for it would stay.
 
     Raises:
         StoreUnavailableError: nothing happened; call it again.
     """
     batch_no = route_new_leads(database, batch_id=batch_id, flows=flows, received_from=received_from)
     with database.transaction() as connection:
-        reason = _why_now(connection, batch_no, leads=leads, oldest=oldest)
-        if reason is None:
-            return None
         after = _last_delivery(connection, batch_no)
         asked = _asked(connection, batch_no, after=after)
         if asked.times and (again_after is None or asked.quiet < again_after):
+            return None
+        may_go = _may_go(connection, batch_no, window_to=window_to, must_wait=must_wait)
+        reason = _why_now(may_go, leads=leads, oldest=oldest)
+        if reason is None:
             return None
         if asked.times:
             reason += f"; asked again: no departure took leads since {asked.since:%Y-%m-%d %H:%M} UTC"
@@ -63,19 +71,27 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
     return None if made is None else reason
 
 
-def _why_now(
-    connection: Connection, batch_no: int, *, leads: int | None, oldest: timedelta | None
-) -> str | None:
-    waiting = connection.execute(
-        select(
-            func.count().label("leads"),
-            (func.now() - func.min(pending.c.received_at)).label("age"),
-        ).where(pending.c.batch_no == batch_no)
-    ).one()
-    if leads is not None and waiting.leads >= leads:
-        return f"{waiting.leads} leads wait"
-    if oldest is not None and waiting.age is not None and waiting.age >= oldest:
-        return f"a lead waits for {waiting.age.total_seconds() / 60:.0f} minutes"
+def _may_go(
+    connection: Connection,
+    batch_no: int,
+    *,
+    window_to: datetime | None,
+    must_wait: ColumnElement[bool] | None,
+) -> Row[Any]:
+    """Count the `leads` that a claim would look at now, and say of what `age` the oldest is."""
+    _, until = window(connection, batch_no, begins=None, ends=window_to)
+    has_stops = any_waiting(connection, batch_no)
+    conditions = due(batch_no, window_to=until, must_wait=must_wait, has_stops=has_stops)
+    age = func.now() - func.min(queue_entry.c.received_at)
+    columns: list[ColumnElement[Any]] = [func.count().label("leads"), age.label("age")]
+    return connection.execute(select(*columns).where(*conditions)).one()
+
+
+def _why_now(may_go: Row[Any], *, leads: int | None, oldest: timedelta | None) -> str | None:
+    if leads is not None and may_go.leads >= leads:
+        return f"{may_go.leads} leads wait"
+    if oldest is not None and may_go.age is not None and may_go.age >= oldest:
+        return f"a lead waits for {may_go.age.total_seconds() / 60:.0f} minutes"
     return None
 
 
