@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -270,3 +270,35 @@ def test_on_a_calendar_ten_years_of_nine_o_clock_are_where_the_zone_has_them(tim
     found = takewhile(lambda one: one.utc <= end, departures(schedule, timezone=timezone, after=start))
     expected = [oracle_instant(datetime.combine(day, time(9)), timezone) for day in BUSINESS_DAYS]
     assert [one.utc for one in found] == [one for one in expected if start < one <= end]
+
+
+@pytest.mark.req("R022", "R035")
+@pytest.mark.parametrize("cron", ["15 */24 * * *", "15 */30 * * *"])
+@pytest.mark.parametrize(
+    ("timezone", "night"), [("America/Havana", "2026-03-08"), ("America/Havana", "2026-11-01")]
+)
+def test_a_step_that_names_one_hour_only_is_a_time_of_day_also_when_clocks_change(cron, timezone, night):
+    start = datetime.fromisoformat(night).replace(tzinfo=UTC) - timedelta(days=2)
+
+    def first_week(written):
+        found = departures(ADAPTER.validate_python(written), timezone=timezone, after=start)
+        return [one.utc for one in islice(found, 7)]
+
+    assert first_week({"cron": cron}) == first_week({"at": ["00:15"]})
+
+
+@pytest.mark.req("R022")
+@pytest.mark.parametrize(
+    ("timezone", "after", "told"),
+    [
+        ("America/New_York", "2026-03-08T03:00Z", ["2026-03-08T00:00-05:00", "2026-03-08T04:00-04:00"]),
+        ("America/New_York", "2026-11-01T03:00Z", ["2026-11-01T00:00-04:00", "2026-11-01T02:00-05:00"]),
+        ("Europe/London", "2026-03-28T23:00Z", ["2026-03-29T00:00+00:00", "2026-03-29T02:00+01:00"]),
+    ],
+)
+def test_every_two_hours_is_counted_on_the_clock_as_the_reference_says(timezone, after, told):
+    schedule = ADAPTER.validate_python({"every": "2 hours"})
+
+    found = departures(schedule, timezone=timezone, after=datetime.fromisoformat(after))
+
+    assert [one.local.isoformat(timespec="minutes") for one in islice(found, 2)] == told

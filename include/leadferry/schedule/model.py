@@ -392,8 +392,11 @@ class Cron(Scheduled):
 
     @property
     def elapsed(self) -> bool:
-        """Whether an hour that comes twice counts twice: as in Vixie cron, when the hour is `*` or a step of it."""
-        return self.cron.split()[1].startswith("*")
+        """Whether an hour that comes twice counts twice: as in Vixie cron, when the hour is `*` or a step of it.
+
+        A step that reaches no second hour, such as `*/24`, means a time of day.
+        """
+        return self.cron.split()[1].startswith("*") and len({at.hour for at in self.times}) > 1
 
     @cached_property
     def times(self) -> tuple[time, ...]:
