@@ -131,9 +131,10 @@ END:VCALENDAR
 
 
 @pytest.mark.req("R040")
-def test_an_ics_file_gives_its_events_days_and_repetitions(config):
-    config.write("calendars/closures.ics", ICS.replace("\n", "\r\n"))
-    calendar = config.calendar("closed: [{file: closures.ics}]")
+@pytest.mark.parametrize("name", ["closures.ics", "CLOSURES.ICS", "Closures 2026.Ics"])
+def test_an_ics_file_gives_its_events_days_and_repetitions(config, name):
+    config.write(f"calendars/{name}", ICS.replace("\n", "\r\n"))
+    calendar = config.calendar(f"closed: [{{file: {name}}}]")
     assert {str(day): name for day, name in calendar.closed.items() if day.year in (2026, 2027, 2028)} == {
         "2026-05-01": "Company day",
         "2026-08-10": "Summer closure",
@@ -144,9 +145,10 @@ def test_an_ics_file_gives_its_events_days_and_repetitions(config):
 
 
 @pytest.mark.req("R040")
-def test_a_csv_file_gives_its_dates_and_their_names(config):
-    config.write("calendars/fair.csv", "name,day\nTrade fair,09/14/2026\nTrade fair,09/15/2026\n")
-    calendar = config.calendar('closed: [{file: fair.csv, column: day, date_format: "%m/%d/%Y"}]')
+@pytest.mark.parametrize("name", ["fair.csv", "FAIR.CSV"])
+def test_a_csv_file_gives_its_dates_and_their_names(config, name):
+    config.write(f"calendars/{name}", "name,day\nTrade fair,09/14/2026\nTrade fair,09/15/2026\n")
+    calendar = config.calendar(f'closed: [{{file: {name}, column: day, date_format: "%m/%d/%Y"}}]')
     assert calendar.closed == {date(2026, 9, 14): "Trade fair", date(2026, 9, 15): "Trade fair"}
     assert calendar.known_until == date(2026, 9, 15)
 
@@ -349,6 +351,11 @@ def test_an_unknown_calendar_is_refused_where_it_is_named(config):
         ("closed: [{market: NYSX}]", 1, "did you mean"),
         ("closed: [{nation: US}]", 1, "country, market, file, dates, calendar or all_of"),
         ("closed: [{file: ../secret.csv}]", 1, "must"),
+        (
+            "closed: [{file: days.xlsx}]",
+            1,
+            "must be the name of a file in config/calendars that ends in .ics or .csv, is 'days.xlsx'",
+        ),
         ("weekend: [sat, sunday]", 1, "allowed"),
         ("weekend: [mon, tue, wed, thu, fri, sat, sun]", 1, "leaves nothing open"),
         ("hours: {opens: '17:00', closes: '09:00'}", 1, "closes must be later than opens"),

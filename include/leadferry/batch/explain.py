@@ -22,6 +22,7 @@ from leadferry.batch.files import ID_PATTERN
 from leadferry.batch.problems import Path, Problem, did_you_mean
 from leadferry.batch.secret_literals import is_secret_key, redact
 from leadferry.batch.yaml_file import YamlFile, child
+from leadferry.schedule.calendar_file import DATE_FILE_PATTERN
 from leadferry.units import write_duration
 
 _LONGEST_VALUE = 60
@@ -46,7 +47,10 @@ _TYPE_NAMES = {
 }
 """What was expected, for the faults that say nothing but 'another type was expected'."""
 
-_PATTERNS = {ID_PATTERN: "be lower case letters, digits and _, starting with a letter"}
+_PATTERNS = {
+    ID_PATTERN: "be lower case letters, digits and _, starting with a letter",
+    DATE_FILE_PATTERN: "be the name of a file in config/calendars that ends in .ics or .csv",
+}
 """Patterns that can be said in words."""
 
 _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -126,11 +126,15 @@ class Market(_Model):
         return market_holidays(self.market, around.years, half_days_end=self.half_days)
 
 
+DATE_FILE_PATTERN = r"^[^/\\].*\.([iI][cC][sS]|[cC][sS][vV])$"
+"""Some programs write their endings in upper case; a flag for that is not known where the editor's schema is read."""
+
+
 class DateFile(_Model):
     """Days listed in a file beside the calendar."""
 
     file: str = Field(
-        pattern=r"^[^/\\].*\.(ics|csv)$", description="Name of an .ics or .csv file in config/calendars."
+        pattern=DATE_FILE_PATTERN, description="Name of an .ics or .csv file in config/calendars."
     )
     column: str = Field(default="date", description="CSV: the column with the dates.")
     name_column: str | None = Field(
@@ -160,7 +164,7 @@ class DateFile(_Model):
             raise
 
     def _read(self, path: Path, years: range) -> DatesFound:
-        if path.suffix == ".ics":
+        if path.suffix.lower() == ".ics":
             return ics_dates(path, years=years)
         return csv_dates(path, column=self.column, name_column=self.name_column, date_format=self.date_format)
 
