@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from leadferry.batch.problems import BatchFileError
 from leadferry.batch.yaml_file import parse_yaml
 from leadferry.cli import app
 from leadferry.schedule import departures
+from leadferry.schedule.calendar import Hours
 from leadferry.schedule.calendar_file import CalendarFile
 from leadferry.schedule.fiscal import FiscalYear
 from leadferry.schedule.library import BUILT_IN
@@ -202,6 +203,54 @@ def test_weekends_of_different_countries_are_united_and_intersected(config):
     either = config.calendar("closed: [{all_of: [gulf, west]}]")
     assert either.weekend == ("sat",)
     assert either.closed == {}
+
+
+@pytest.mark.req("R041", "R042")
+def test_a_union_has_the_hours_in_which_both_are_open_and_the_earlier_of_two_half_days(config):
+    config.write(
+        "calendars/a.yaml",
+        'hours: {opens: "08:00", closes: "16:00"}\nhalf_days: {2026-12-24: "12:00", 2026-12-30: "13:00"}',
+    )
+    config.write(
+        "calendars/b.yaml", 'hours: {opens: "10:00", closes: "18:00"}\nhalf_days: {2026-12-24: "11:00"}'
+    )
+    for both in ("[{calendar: a}, {calendar: b}]", "[{calendar: b}, {calendar: a}]"):
+        union = config.calendar(f"closed: {both}")
+        assert union.hours == Hours.model_validate({"opens": "10:00", "closes": "16:00"})
+        assert union.half_days == {date(2026, 12, 24): time(11), date(2026, 12, 30): time(13)}
+    own = config.calendar(
+        f'closed: {both}\nhours: {{opens: "07:00", closes: "20:00"}}\nhalf_days: {{2026-12-24: "14:00"}}'
+    )
+    assert own.hours == Hours.model_validate({"opens": "07:00", "closes": "20:00"})
+    assert own.half_days == {date(2026, 12, 24): time(14), date(2026, 12, 30): time(13)}
+    config.write("calendars/a.yaml", "name: All day")
+    assert config.calendar(f"closed: {both}").hours == Hours.model_validate(
+        {"opens": "10:00", "closes": "18:00"}
+    )
+
+
+@pytest.mark.req("R041", "R042")
+def test_an_intersection_has_hours_that_are_the_same_and_half_days_on_which_none_is_open_for_longer(config):
+    hours = 'hours: {opens: "08:00", closes: "16:00"}\n'
+    config.write(
+        "calendars/a.yaml",
+        hours + 'half_days: {2026-12-24: "12:00", 2026-12-29: "12:00", 2026-12-30: "13:00"}',
+    )
+    config.write(
+        "calendars/b.yaml", hours + 'half_days: {2026-12-24: "11:00"}\nclosed: [{dates: 2026-12-29}]'
+    )
+    either = config.calendar("closed: [{all_of: [a, b]}]")
+    assert either.hours == Hours.model_validate({"opens": "08:00", "closes": "16:00"})
+    assert either.half_days == {date(2026, 12, 24): time(12), date(2026, 12, 29): time(12)}
+
+
+def test_days_of_every_year_are_known_as_long_as_holidays(config):
+    last = date(this_year() + 5, 12, 31)
+    assert config.calendar("closed: [{dates: 12-24}]").known_until == last
+    assert config.calendar('half_days: {12-31: "13:00"}').known_until == last
+    assert (
+        config.calendar('closed: [{dates: 2026-12-24}]\nhalf_days: {2026-12-31: "13:00"}').known_until is None
+    )
 
 
 def test_an_open_day_wins_over_weekend_and_holiday(config):
@@ -437,6 +486,21 @@ BROKEN = {
         "closed: [{calendar: one}]\nblackouts:\n  - {starts: '00:00', ends: '12:00'}",
         {"one.yaml": "blackouts:\n  - {starts: '12:00', ends: '00:00'}"},
         "own.yaml:2", "the blackouts leave no time",
+    ),
+    "hours that never overlap": (
+        "name: x\nclosed:\n  - {calendar: one}\n  - {calendar: two}",
+        {"one.yaml": "hours: {opens: '08:00', closes: '12:00'}", "two.yaml": "hours: {opens: '12:00', closes: '18:00'}"},
+        "own.yaml:2", "never overlap: 08:00 to 12:00 and 12:00 to 18:00; write the `hours`",
+    ),
+    "hours of an intersection": (
+        "name: x\nclosed:\n  - {all_of: [one, two]}",
+        {"one.yaml": "hours: {opens: '08:00', closes: '12:00'}", "two.yaml": "name: x"},
+        "own.yaml:2", "one and two have different business hours; write the `hours`",
+    ),
+    "fiscal years of two": (
+        "name: x\nclosed:\n  - {calendar: one}\n  - {calendar: two}",
+        {"one.yaml": "fiscal: {starts: '04-01'}", "two.yaml": "fiscal: {starts: '07-01'}"},
+        "own.yaml:2", "one and two have different fiscal years; write the `fiscal`",
     ),
 }  # fmt: skip
 """What is wrong → the calendar, the files beside it, where it is told, and what is said."""

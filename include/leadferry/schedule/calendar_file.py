@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -21,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from leadferry.schedule.calendar import Blackout, Calendar, Hours
-from leadferry.schedule.clock import WEEKDAYS, Clock, Weekday
+from leadferry.schedule.calendar import Blackout, Calendar, Hours, told_hours
+from leadferry.schedule.clock import WEEKDAYS, Clock, Weekday, spoken
 from leadferry.schedule.date_files import DateFileError, csv_dates, ics_dates
 from leadferry.schedule.fiscal import FiscalYear
 from leadferry.schedule.holiday_lists import (
@@ -186,7 +186,9 @@ class CompanyDays(_Model):
     def resolve(self, around: Surroundings) -> DatesFound:
         """Return the closed days."""
         days = [day for one in self.dates for day in _every_year(one, around.years)]
-        return DatesFound(closed=dict.fromkeys(days, self.name))
+        yearly = any(isinstance(one, str) for one in self.dates)
+        until = date(around.years[-1], 12, 31) if yearly else None
+        return DatesFound(closed=dict.fromkeys(days, self.name), known_until=until)
 
 
 def _every_year(day: date | str, years: range) -> list[date]:
@@ -359,17 +361,17 @@ class _Resolution:
                 date.fromisoformat(day) if day.count("-") > 1 else day, self.around.years
             )
         }
-        inherited = next((one.fiscal for one in self._others() if one.fiscal != FiscalYear()), FiscalYear())
-        hours = next((one.hours for one in self._others() if one.hours), None)
+        if any(day.count("-") == 1 for day in self.file.half_days):
+            self.untils.append(date(self.around.years[-1], 12, 31))
         return Calendar(
             id=calendar_id,
             weekend=tuple(day for day in WEEKDAYS if day in weekend),
             closed=dict(sorted(self.closed.items())),
             opened=tuple(sorted(opened)),
             half_days=dict(sorted({**self.half_days, **own}.items())),
-            hours=self.file.hours or hours,
+            hours=self.file.hours or self._hours_of_others(),
             blackouts=(*self.file.blackouts, *(one for other in self._others() for one in other.blackouts)),
-            fiscal=self.file.fiscal or inherited,
+            fiscal=self.file.fiscal or self._fiscal_of_others(),
             known_until=min(self.untils, default=None),
         )
 
@@ -377,15 +379,55 @@ class _Resolution:
         """Return the calendars of which this one takes everything."""
         return [self.around.other(one.calendar) for one in self.file.closed if isinstance(one, Another)]
 
+    def _intersected(self) -> Iterator[list[Calendar]]:
+        """Yield the calendars of each intersection."""
+        for source in self.file.closed:
+            if isinstance(source, Intersection):
+                yield [self.around.other(one) for one in source.all_of]
+
+    def _hours_of_others(self) -> Hours | None:
+        """Return the time of day in which all other calendars are open; None is the whole day.
+
+        Raises:
+            CalendarFaultError: there is no such time, or the calendars of an intersection disagree.
+        """
+        found = [one.hours for one in self._others()]
+        for calendars in self._intersected():
+            if any(one.hours != calendars[0].hours for one in calendars):
+                names = spoken([one.id for one in calendars])
+                told = f"{names} have different business hours; write the `hours` of this calendar"
+                raise CalendarFaultError(told, key="closed")
+            found.append(calendars[0].hours)
+        known = [one for one in found if one]
+        if not known:
+            return None
+        opens, closes = max(one.opens for one in known), min(one.closes for one in known)
+        if opens >= closes:
+            hours = spoken([told_hours(one) for one in dict.fromkeys(known)])
+            told = f"the business hours of these calendars never overlap: {hours}; write the `hours` of this calendar"
+            raise CalendarFaultError(told, key="closed")
+        return Hours(opens=opens, closes=closes)
+
+    def _fiscal_of_others(self) -> FiscalYear:
+        """Return the fiscal year of the other calendars that have one.
+
+        Raises:
+            CalendarFaultError: they have different ones.
+        """
+        found = [one for one in self._others() if one.fiscal != FiscalYear()]
+        if any(one.fiscal != found[0].fiscal for one in found):
+            names = spoken([one.id for one in found])
+            told = f"{names} have different fiscal years; write the `fiscal` of this calendar"
+            raise CalendarFaultError(told, key="closed")
+        return found[0].fiscal if found else FiscalYear()
+
     def weekend(self) -> set[Weekday]:
         """Return the file's own weekend, or that of the calendars it is made of."""
         if self.file.weekend is not None:
             return set(self.file.weekend)
         parts = [set(one.weekend) for one in self._others()]
         parts += [
-            set.intersection(*(set(self.around.other(one).weekend) for one in source.all_of))
-            for source in self.file.closed
-            if isinstance(source, Intersection)
+            set.intersection(*(set(one.weekend) for one in calendars)) for calendars in self._intersected()
         ]
         return set.union(*parts) if parts else {"sat", "sun"}
 
@@ -403,14 +445,18 @@ class _Resolution:
         else:
             found: DatesFound = source.resolve(self.around)
             self.closed = {**found.closed, **self.closed}
-            self.half_days = {**found.half_days, **self.half_days}
+            self._shorten(found.half_days)
             self.untils += [found.known_until] if found.known_until else []
+
+    def _shorten(self, half_days: Mapping[date, time]) -> None:
+        """Add half days; of two ends on one day the earlier counts."""
+        for day, ends in half_days.items():
+            self.half_days[day] = min(ends, self.half_days.get(day, ends))
 
     def _add_all_of(self, calendars: list[Calendar], *, weekend: set[Weekday]) -> None:
         """Add the days on which all of the calendars are closed, but for the weekend's."""
         self.untils += [one.known_until for one in calendars if one.known_until]
-        if len(calendars) == 1:
-            self.half_days = {**calendars[0].half_days, **self.half_days}
+        self._shorten(_half_days_of_all(calendars))
         day, last = date(self.around.years[0], 1, 1), date(self.around.years[-1], 12, 31)
         while day <= last:
             reasons = [one.why_closed(day) for one in calendars]
@@ -419,3 +465,14 @@ class _Resolution:
                 told = next((one for one in reasons if one and one != "weekend"), "weekend")
                 self.closed.setdefault(day, told)
             day += _DAY
+
+
+def _half_days_of_all(calendars: list[Calendar]) -> dict[date, time]:
+    """Return the days on which each calendar ends early or is closed, with the last of the ends."""
+    found = {}
+    for day in sorted({day for one in calendars for day in one.half_days}):
+        ends = [one.half_days.get(day) for one in calendars if one.is_open(day)]
+        known = [one for one in ends if one]
+        if known and len(known) == len(ends):
+            found[day] = max(known)
+    return found
