@@ -2,11 +2,11 @@
 
 Pure calendar arithmetic: no Airflow, no database, no clock of its own.
 
-* `zones`, `clock`: names of time zones, times of day and weekdays, checked.
+* `clock`: times of day and weekdays, checked; zones are in `leadferry.zones`.
 * `model`: the key `schedule` of a batch file.
 * `days`, `recurrence`: the days that a schedule names: weekdays, days of a period, listed dates, RRULE, cron.
 * `calendar`, `fiscal`: which of them are closed, business hours, blackouts; the company's year.
-* `holiday_lists`, `date_files`: where a calendar's dates come from.
+* `holiday_lists`, `date_files`, `ics`: where a calendar's dates come from.
 * `library`: schedules that have a name.
 * `instants`: from a local wall-clock time to the one instant it means, on DST nights too.
 * `plan`: the departures of a schedule, forwards and backwards.

@@ -23,7 +23,7 @@ from pydantic import (
 
 from leadferry.schedule.calendar import Blackout, Calendar, Hours, told_hours
 from leadferry.schedule.clock import WEEKDAYS, Clock, Weekday, spoken
-from leadferry.schedule.date_files import DateFileError, csv_dates, ics_dates
+from leadferry.schedule.date_files import DateFileError, csv_dates
 from leadferry.schedule.fiscal import FiscalYear
 from leadferry.schedule.holiday_lists import (
     DatesFound,
@@ -34,6 +34,8 @@ from leadferry.schedule.holiday_lists import (
     market_holidays,
     without,
 )
+from leadferry.schedule.ics import ics_dates
+from leadferry.zones import Zone
 
 YEARS_AHEAD = 5
 """How many years of holidays are computed; each reading of the file moves this on, see docs/decisions."""
@@ -143,6 +145,10 @@ class DateFile(_Model):
     date_format: str | None = Field(
         default=None, description="CSV: such as %m/%d/%Y; ISO dates when left out."
     )
+    timezone: Zone | None = Field(
+        default=None,
+        description="ICS: the zone in which times in UTC are meant; the file's own X-WR-TIMEZONE when left out.",
+    )
 
     @model_validator(mode="after")
     def _stays_in_the_folder(self) -> Self:
@@ -165,7 +171,7 @@ class DateFile(_Model):
 
     def _read(self, path: Path, years: range) -> DatesFound:
         if path.suffix.lower() == ".ics":
-            return ics_dates(path, years=years)
+            return ics_dates(path, years=years, zone=self.timezone)
         return csv_dates(path, column=self.column, name_column=self.name_column, date_format=self.date_format)
 
 
