@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from leadferry.batch import conflicts as conflicts_module
 from leadferry.batch.conflicts import conflicts
 from leadferry.batch.load import load_all
 
@@ -195,3 +196,29 @@ def test_a_second_chance_that_would_wait_for_the_next_opening_is_told(config):
             ),
         )
     ]
+
+
+@pytest.mark.req("R055")
+def test_file_names_are_made_only_for_the_first_meeting_of_each_pair_at_each_place(config, monkeypatch):
+    for name in ("one", "two", "three"):
+        write(config, name, "{every: 30 minutes}")
+        file = config / "batches" / f"{name}.yaml"
+        file.write_text(file.read_text().replace(f"out/{name}", "out").replace(f"{name}.csv", "leads.csv"))
+    write(config, "late", '{at: ["23:00"]}')
+    late = config / "batches" / "late.yaml"
+    late.write_text(late.read_text().replace("out/late", "out"))
+    made = []
+    names = conflicts_module._names
+    monkeypatch.setattr(conflicts_module, "_names", lambda *each: made.append(each) or names(*each))
+
+    told = found(config)
+
+    assert [(batches, problem) for batches, _, problem in told] == [
+        ("one, three", "both write leads.csv"),
+        ("one, two", "both write leads.csv"),
+        ("three, two", "both write leads.csv"),
+        ("late, one", "both deliver in the same minute"),
+        ("late, three", "both deliver in the same minute"),
+        ("late, two", "both deliver in the same minute"),
+    ]
+    assert len(made) == 2 * len(told)

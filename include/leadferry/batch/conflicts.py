@@ -53,8 +53,7 @@ def conflicts(batches: Sequence[Batch], *, start: datetime, span: timedelta) -> 
             minute = departure.utc.replace(second=0, microsecond=0)
             for destination in batch.destinations:
                 meetings[minute, batch.recipient.id, destination.where].append((batch, destination))
-    for (minute, _, where), guests in sorted(meetings.items(), key=lambda one: one[0]):
-        found += _meeting(minute, where, guests)
+    found += _first_meetings(meetings)
     first: dict[tuple[tuple[str, ...], str], Conflict] = {}
     for conflict in sorted(found, key=lambda one: one.utc):
         first.setdefault((conflict.batches, conflict.where), conflict)
@@ -164,13 +163,23 @@ def _told(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(time_zone(zone)):%a %Y-%m-%d %H:%M %Z}"
 
 
-def _meeting(minute: datetime, where: str, guests: list[tuple[Batch, Destination]]) -> Iterator[Conflict]:
-    for (one, to_one), (other, to_other) in combinations(guests, 2):
-        if one.id == other.id:
+def _first_meetings(
+    meetings: Mapping[tuple[datetime, str, str], list[tuple[Batch, Destination]]],
+) -> Iterator[Conflict]:
+    """Tell of the first meeting of each pair at each place: batches that meet every minute would take minutes to name."""
+    groups: set[tuple[str, tuple[str, ...]]] = set()
+    pairs: set[tuple[str, str, str]] = set()
+    for (minute, _, where), guests in sorted(meetings.items(), key=lambda one: one[0]):
+        group = where, tuple(batch.id for batch, _ in guests)
+        if group in groups:
             continue
-        same = sorted(_names(one, to_one, minute) & _names(other, to_other, minute))
-        told = f"both write {', '.join(same)}" if same else "both deliver in the same minute"
-        yield Conflict(utc=minute, batches=(one.id, other.id), where=where, problem=told)
+        groups.add(group)
+        for (one, to_one), (other, to_other) in combinations(guests, 2):
+            if one.id != other.id and (one.id, other.id, where) not in pairs:
+                pairs.add((one.id, other.id, where))
+                same = sorted(_names(one, to_one, minute) & _names(other, to_other, minute))
+                told = f"both write {', '.join(same)}" if same else "both deliver in the same minute"
+                yield Conflict(utc=minute, batches=(one.id, other.id), where=where, problem=told)
 
 
 def _names(batch: Batch, destination: Destination, at: datetime) -> set[str]:
