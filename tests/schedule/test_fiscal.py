@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leadferry.schedule import Calendar
+from leadferry.schedule.clock import WEEKDAYS
 from leadferry.schedule.days import PeriodDays
 from leadferry.schedule.fiscal import FiscalYear
 
@@ -66,6 +69,41 @@ def test_every_day_is_in_exactly_one_period(starts, weeks, first_week):
             follows = (before.year, before.number + 1) if before.number < 12 else (before.year + 1, 1)
             assert (period.year, period.number) in {(before.year, before.number), follows}
         before, day = period, day + timedelta(days=1)
+
+
+@pytest.mark.req("R039")
+@given(
+    month=st.integers(1, 12),
+    day=st.integers(1, 28),
+    weeks=st.sampled_from([None, "4-4-5", "4-5-4", "5-4-4"]),
+    week_starts=st.sampled_from(WEEKDAYS),
+    first_week=st.sampled_from(["nearest", "on_or_before", "on_or_after"]),
+    named_after=st.sampled_from(["end", "start"]),
+    begun=st.integers(1990, 2100),
+)
+def test_no_two_years_have_one_name_and_none_is_left_out(month, day, begun, **keys):
+    fiscal = FiscalYear(starts=f"{month:02}-{day:02}", **keys)
+    names = [{one.year for one in fiscal.periods(year)} for year in range(begun, begun + 8)]
+    first = min(names[0])
+    assert names == [{first + number} for number in range(8)]
+    begins, ends = fiscal.periods(begun)[0].first, fiscal.periods(begun)[-1].last
+    assert begins.year <= first <= ends.year
+
+
+@pytest.mark.req("R039")
+@pytest.mark.parametrize("named_after", ["start", "end"])
+@pytest.mark.parametrize(
+    "begins",
+    [
+        {"starts": "01-04", "first_week": "on_or_before"},
+        {"starts": "01-01", "first_week": "nearest"},
+    ],
+)
+def test_a_year_of_weeks_around_january_is_named_as_iso_names_it(begins, named_after):
+    """The first week of an ISO year is the one with 4 January in it."""
+    iso = FiscalYear(weeks="4-4-5", week_starts="mon", named_after=named_after, **begins)
+    days = [date(2015, 1, 1) + timedelta(days=number) for number in range(20 * 365)]
+    assert [iso.period_of(day).year for day in days] == [day.isocalendar().year for day in days]
 
 
 @pytest.mark.req("R039")

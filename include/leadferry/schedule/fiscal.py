@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,8 @@ from leadferry.schedule.clock import WEEKDAYS, Weekday
 
 _WEEK = timedelta(weeks=1)
 _DAY = timedelta(days=1)
+_EVERY_KIND = range(2000, 2028)
+"""Years in which every date falls on every weekday, in leap years too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +66,8 @@ class FiscalYear(BaseModel):
     )
     named_after: Literal["end", "start"] = Field(
         default="end",
-        description="Calendar year that names the fiscal year: the one it ends in, or starts in.",
+        description="Calendar year that names the fiscal year: the one it ends in, or starts in. Where that is"
+        " now the one and now the next (years of weeks around 1 January), the one with most of its days.",
     )
 
     def period_of(self, day: date) -> FiscalPeriod:
@@ -74,13 +78,26 @@ class FiscalYear(BaseModel):
     def periods(self, begun: int) -> list[FiscalPeriod]:
         """Return the twelve periods of the fiscal year that `starts` in this calendar year."""
         firsts = [*self._firsts(begun), self.year_start(begun + 1)]
-        last = firsts[-1] - _DAY
-        spans_years = last.year > self._nominal(begun).year
-        name = begun + 1 if self.named_after == "end" and spans_years and self.starts != "01-01" else begun
         return [
-            FiscalPeriod(year=name, number=number, first=first, last=firsts[number] - _DAY)
+            FiscalPeriod(year=begun + self._name, number=number, first=first, last=firsts[number] - _DAY)
             for number, first in enumerate(firsts[:-1], start=1)
         ]
+
+    @cached_property
+    def _name(self) -> int:
+        """How far the name of a year is from the calendar year of its `starts`.
+
+        Years of weeks that begin around 1 January end (or start) now in the one calendar year and now in the next; by that,
+        two of them would have the same name. They have the name of the calendar year with most of their days, as ISO weeks do.
+        """
+        starts = {year: self.year_start(year) for year in _EVERY_KIND}
+        if self.named_after == "start":
+            told = {first.year - year for year, first in starts.items()}
+        else:
+            told = {(self.year_start(year + 1) - _DAY).year - year for year in starts}
+        if len(told) == 1:
+            return told.pop()
+        return (starts[_EVERY_KIND[0]] + 26 * _WEEK).year - _EVERY_KIND[0]
 
     def year_start(self, year: int) -> date:
         """Return the first day of the fiscal year whose `starts` lies in this calendar year."""
