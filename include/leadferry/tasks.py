@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from leadferry.batch.model import Batch
     from leadferry.delivery.extract import Trigger
     from leadferry.delivery.later import Later
+    from leadferry.store.claim import Claim
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class WaitUntilReady(BaseOperator):
             ready = batch.conditions.ready
             if ready is None or trigger.params.test:
                 return
+            _skip_if_left_out(batch, trigger)
             run = context["dag_run"]
             deadline = (run.start_date or run.run_after) + ready.timeout
             if ready.asset is None:
@@ -133,14 +135,31 @@ class WaitUntilReady(BaseOperator):
         _reschedule(Later(until=min(now + ready.every, deadline), reason=f"{ready} is awaited"))
 
 
+def _skip_if_left_out(batch: Batch, trigger: Trigger) -> None:
+    """Wait for nothing where a person wants the departure left out."""
+    from leadferry.connections import lead_store
+    from leadferry.delivery.extract import left_out
+
+    skipped = left_out(lead_store(), batch, trigger)
+    if skipped is not None:
+        _skip(skipped)
+
+
+def _skip(claimed: Claim) -> NoReturn:
+    _show(str(claimed.reason))
+    raise AirflowSkipException(f"Nothing was claimed: {claimed.reason}. The leads stay in the queue")
+
+
 def _give_up(batch: Batch, trigger: Trigger, *, error: str | None) -> NoReturn:
-    """Write down that the run took nothing, and fail."""
+    """Write down that the run took nothing, and fail; skip when a person wanted the departure left out meanwhile."""
     from leadferry.connections import lead_store
     from leadferry.delivery.extract import note_not_ready
 
-    reason = note_not_ready(lead_store(), batch, trigger, error=error)
-    _show(reason)
-    raise NotReadyError(f"Batch {batch.id!r} took nothing: {reason}")
+    noted = note_not_ready(lead_store(), batch, trigger, error=error)
+    if noted.on_request:
+        _skip(noted)
+    _show(str(noted.reason))
+    raise NotReadyError(f"Batch {batch.id!r} took nothing: {noted.reason}")
 
 
 @task
@@ -160,11 +179,10 @@ def extract(batch_id: str) -> dict[str, Any]:
             claimed = claim_leads(database, batch, _trigger())
         tell_caps(batch, claimed)
         tell_changed_fields(batch, claimed)
+        if claimed.on_hold:
+            _skip(claimed)
         if claimed.state is DeliveryState.SKIPPED:
             _show(str(claimed.reason))
-        if claimed.on_hold:
-            raise AirflowSkipException(f"Nothing was claimed: {claimed.reason}. The leads stay in the queue")
-        if claimed.state is DeliveryState.SKIPPED:
             tell_nothing_to_deliver(batch, claimed)
             raise AirflowSkipException(f"Nothing to deliver: {claimed.reason}. The leads stay in the queue")
         return {

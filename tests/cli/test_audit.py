@@ -111,7 +111,7 @@ DEEDS = {
     "preview": [["daily", "-o", "{here}/preview"], ("batch.preview", "batch daily")],
     "redeliver": [["on", "--to", "share", "--lead", "1"], ("delivery.redeliver", "batch on")],
     "resume": [["on", "--reason", "paid"], ("resume", "batch on")],
-    "schedule --skip-next": [["daily", "--reason", "closed"], ("schedule.skip_next", "batch daily")],
+    "schedule --skip-next": [["on", "--reason", "closed"], ("schedule.skip_next", "batch on")],
     "schedule --keep-next": [["on", "--reason", "open"], ("schedule.keep_next", "batch on")],
 }
 """Command → how it is typed, and the audit row that it leaves."""
@@ -123,7 +123,13 @@ def prepared(project, monkeypatch):
 
     def prepare(command):
         config = project / "config"
-        if command in {"batches disable", "redeliver", "resume", "schedule --keep-next"}:
+        if command in {
+            "batches disable",
+            "redeliver",
+            "resume",
+            "schedule --keep-next",
+            "schedule --skip-next",
+        }:
             text = BATCH.format(path=project / "inbox").replace("enabled: false", "enabled: true")
             (config / "batches" / "on.yaml").write_text(text)
         if command == "resume":

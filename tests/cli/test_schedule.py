@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import pytest
 from icalendar import Calendar
-from sqlalchemy import text
 from typer.testing import CliRunner
 
+from batches import add_leads, rows
+from leadferry.batch.load import load_batch
 from leadferry.cli import app
+from leadferry.delivery.extract import Trigger, extract
+from leadferry.store.claim import Claim
 from leadferry.store.database import Database
 
 BATCH = """
@@ -201,33 +205,109 @@ def test_a_departure_on_a_closed_day_is_told(config):
     assert (code, found["problem"]) == (1, "departs although Wed 2026-06-10 is closed (Outing)")
 
 
-@pytest.mark.req("R050")
-def test_the_next_departure_is_left_out_and_kept_again_on_request(config, store_url, monkeypatch):
+@pytest.fixture
+def store(database: Database, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """The lead store, as the commands find it."""
     monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
-    write(config, "daily", '{at: ["09:00"]}')
-    ask = ["schedule", "daily", "--reason", "their importer is down"]
-    told = [
-        CliRunner().invoke(app, [*ask, option]).output
-        for option in ("--skip-next", "--skip-next", "--keep-next", "--keep-next")
-    ]
-    assert "daily: leaves its next departure out" in told[0]
-    assert "daily: already leaves its next departure out" in told[1]
-    assert "daily: departs as planned" in told[2]
-    assert "nothing was to be left out" in told[3]
-    database = Database(store_url)
-    with database.transaction() as open_store:
-        actions = open_store.execute(text("SELECT action, object FROM leadferry.audit ORDER BY id")).all()
-    assert [tuple(one) for one in actions] == [
-        ("schedule.skip_next", "batch daily"),
-        ("schedule.keep_next", "batch daily"),
+    return database
+
+
+def order(batch: str, option: str, *, reason: str = "their importer is down") -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["schedule", batch, option, "--reason", reason])
+    return done.exit_code, done.output or str(done.exception)
+
+
+def in_two_hours() -> str:
+    return f"{datetime.now(tz=UTC) + timedelta(hours=2):%H:%M}"
+
+
+def depart(store: Database, config: Path, utc: str, run_id: str = "") -> Claim:
+    """The claim of the run that the timetable starts for an instant."""
+    trigger = Trigger(run_id=run_id or f"scheduled__{utc}", departs_at=datetime.fromisoformat(utc))
+    return extract(store, load_batch("daily", config=config), trigger)
+
+
+@pytest.mark.req("R050")
+def test_the_departure_that_is_named_is_left_out_on_request_and_stored_with_the_user(config, store):
+    write(config, "daily", f'{{at: ["{in_two_hours()}"], timezone: UTC}}')
+    add_leads(store, 3)
+    following, after = preview("daily", "-n", "2")
+    name = f"{datetime.fromisoformat(following['utc']):%a %Y-%m-%d %H:%M UTC}"
+    assert order("daily", "--skip-next") == (
+        0,
+        f"daily: leaves out its departure of {name}; its leads wait\n",
+    )
+    skipped = depart(store, config, following["utc"])
+    assert skipped.on_request
+    assert name.removeprefix(name[:4]) in skipped.reason
+    assert depart(store, config, after["utc"]).included == 3
+    asked = {"reason": "their importer is down", "departs_at": following["utc"]}
+    assert rows(store, "SELECT actor, action, object, detail FROM audit") == [
+        (getpass.getuser(), "schedule.skip_next", "batch daily", asked)
     ]
 
 
+@pytest.mark.req("R050")
+def test_an_order_is_given_once_and_taken_back_once(config, store):
+    write(config, "daily", f'{{at: ["{in_two_hours()}"], timezone: UTC}}')
+    departure = datetime.fromisoformat(preview("daily", "-n", "1")[0]["utc"])
+    name = f"{departure:%a %Y-%m-%d %H:%M UTC}"
+    options = ("--skip-next", "--skip-next", "--keep-next", "--keep-next")
+    assert [order("daily", option) for option in options] == [
+        (0, f"daily: leaves out its departure of {name}; its leads wait\n"),
+        (0, f"daily: already leaves out its departure of {name}; its leads wait\n"),
+        (0, f"daily: departs as planned: {name}\n"),
+        (0, f"daily: nothing was to be left out; the next departure: {name}\n"),
+    ]
+    stored = rows(store, "SELECT actor, action, object, detail->>'departs_at' FROM audit ORDER BY id")
+    assert stored == [
+        (getpass.getuser(), action, "batch daily", departure.isoformat())
+        for action in ("schedule.skip_next", "schedule.keep_next")
+    ]
+
+
+@pytest.mark.req("R050", "R044")
+def test_a_departure_that_is_built_already_is_not_left_out_and_neither_is_the_one_after_it(config, store):
+    write(config, "daily", f'{{at: ["{in_two_hours()}"], timezone: UTC, generate_before: 12h}}')
+    add_leads(store, 3)
+    following, after = preview("daily", "-n", "2")
+    assert depart(store, config, following["utc"]).included == 3
+    code, told = order("daily", "--skip-next")
+    assert code == 1
+    assert "cannot be left out any more: its run has taken its leads" in told
+    assert "`leadferry hold daily --reason TEXT`" in told
+    add_leads(store)
+    assert depart(store, config, after["utc"]).included == 1
+
+
+@pytest.mark.req("R050", "R044")
+def test_a_departure_that_was_left_out_ahead_of_its_time_cannot_be_kept(config, store):
+    write(config, "daily", f'{{at: ["{in_two_hours()}"], timezone: UTC, generate_before: 12h}}')
+    following, after = (datetime.fromisoformat(one["utc"]) for one in preview("daily", "-n", "2"))
+    order("daily", "--skip-next")
+    depart(store, config, following.isoformat())
+    late = f"daily: its departure of {following:%Y-%m-%d %H:%M} UTC was left out already"
+    goes = f"a run by hand takes the leads; the next one goes: {after:%a %Y-%m-%d %H:%M UTC}\n"
+    assert order("daily", "--keep-next") == (0, f"{late}, {goes}")
+
+
+@pytest.mark.req("R050")
 @pytest.mark.parametrize(
-    "arguments",
-    [["daily", "--skip-next"], ["by_hand", "--skip-next", "--reason", "x"], [], ["daily", "--all"]],
+    ("schedule", "told"),
+    [
+        ("manual", "departs only when it is triggered by hand"),
+        ("{on_asset: prices}", "departs when the asset prices is updated"),
+        ('{at: ["09:00"], on: {dates: [2026-01-05]}}', "the schedule is over since Mon 2026-01-05 09:00 EST"),
+    ],
 )
-def test_an_order_without_reason_or_timetable_or_batch_is_wrong_usage(config, arguments):
+def test_where_nothing_departs_by_a_timetable_an_order_is_refused(config, store, schedule, told):
+    write(config, "daily", schedule)
+    code, output = order("daily", "--skip-next")
+    assert (code, told in " ".join(output.replace("│", " ").split())) == (2, True), output
+    assert rows(store, "SELECT count(*) FROM skip_order") == [(0,)]
+
+
+@pytest.mark.parametrize("arguments", [["daily", "--skip-next"], [], ["daily", "--all"]])
+def test_an_order_without_reason_or_batch_is_wrong_usage(config, arguments):
     write(config, "daily", '{at: ["09:00"]}')
-    write(config, "by_hand", "manual")
     assert CliRunner().invoke(app, ["schedule", *arguments]).exit_code == 2

@@ -116,7 +116,10 @@ NEVER_ASKED = {
 }
 """Conditions that start a run: where they are not met there is none, and five leads wait."""
 
-WITHOUT_LEADS = {"crossing", "no_leads", "nothing_waits"}
+LEFT_OUT = {"left_out", "left_out_unready"}
+"""A person wants one of their departures left out, of those that come every minute."""
+
+WITHOUT_LEADS = {"crossing", "left_out", "no_leads", "nothing_waits"}
 """Theirs come later, or never."""
 
 ZONES = {"meets_them_all": NOON, "asleep": LATE_EVENING}
@@ -154,6 +157,9 @@ def _early(**keys) -> dict:
     }
 
 
+_EACH_MINUTE = {"every": "1 minute", "missed": "each"}
+"""No run stands for two departures, however slow the machine is."""
+
 BATCHES = {
     "meets_them_all": {
         "conditions": {
@@ -187,7 +193,12 @@ BATCHES = {
     "aged": _early(oldest="30m"),
     "not_aged": _early(oldest="3d"),
     "at_no_event": {"schedule": {"on_asset": "prices_never"}},
-    "left_out": {"schedule": {"every": "1 minute"}, "timezone": "UTC"},
+    "left_out": {"schedule": _EACH_MINUTE, "timezone": "UTC"},
+    "left_out_unready": {
+        "schedule": _EACH_MINUTE,
+        "timezone": "UTC",
+        "conditions": {"ready": {"file": {"path": "{ready}.not"}, "timeout": "2s", "every": "1s"}},
+    },
 }
 """Each delivers the leads of a flow with its own name."""
 

@@ -21,7 +21,7 @@ from leadferry.watch.tell import watch
 
 from . import condition_cases
 from .airflow_home import COMPONENTS, AirflowHome
-from .condition_cases import HELD, LATE_EVENING, NEVER, NEVER_ASKED, PAIRS, ZONES, zone_where_it_is
+from .condition_cases import HELD, LATE_EVENING, LEFT_OUT, NEVER, NEVER_ASKED, PAIRS, ZONES, zone_where_it_is
 from .test_live import get, until
 
 pytestmark = pytest.mark.timeout(600)  # the module's one fixture runs some thirty batches
@@ -55,7 +55,7 @@ BATCHES = {
 }
 """Each delivers the five leads of a flow with its own name."""
 
-BY_THEMSELVES = {"at_an_event", "crossing", "left_out", *condition_cases.BY_THEMSELVES, *NEVER}
+BY_THEMSELVES = {"at_an_event", "crossing", *LEFT_OUT, *condition_cases.BY_THEMSELVES, *NEVER}
 CONF = {
     "bad_conf": {"limits": 2},
     "by_night_all_the_same": {"override_window": True},
@@ -77,6 +77,8 @@ class Live:
     """For each batch what `leadferry deliveries` tells, the newest first."""
     stand: dict[str, dict] = field(default_factory=dict)
     """For each batch what `leadferry status` tells."""
+    told: dict[str, str] = field(default_factory=dict)
+    """What the command answered to the order to leave a departure of a batch out."""
     refused: int = 0
     """What Airflow answered to a conf that its form does not allow."""
 
@@ -142,7 +144,6 @@ def stop_some(airflow: AirflowHome) -> None:
     resume(airflow.database, scope="batch", name="resumed", reason="signed", actor="kim")
     disk = {"scope": "batch", "name": "destination_on_hold", "destination": "drop"}
     hold(airflow.database, **disk, reason="their disk is full", actor="kim")
-    airflow.leadferry("schedule", "left_out", "--skip-next", "--reason", "their importer is down")
 
 
 def run_all(live: Live) -> None:
@@ -155,22 +156,39 @@ def run_all(live: Live) -> None:
             until(lambda name=pool: api.ensure_pool(name, slots=4), processes, what=f"{pool} is made")
         for batch_id in BATCHES:
             until(lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, what=f"{batch_id} is read")
+        for batch_id in LEFT_OUT:
+            told = live.airflow.leadferry("schedule", batch_id, "--skip-next", "--reason", "importer is down")
+            live.told[batch_id] = told
         update(api, "prices_loaded")
         add_leads(live.airflow.database, 5, flow="crossing")
         live.refused = trigger(api, "bad_conf", "refused", {"limit": "many"})
         for batch_id in set(BATCHES) - BY_THEMSELVES:
             assert trigger(api, batch_id, "live", CONF.get(batch_id, {})) == 200
-        for batch_id in set(BATCHES) - NEVER:
+        for batch_id in set(BATCHES) - NEVER - LEFT_OUT:
             until(lambda one=batch_id: came_to_rest(api, one), processes, what=f"{batch_id} comes to rest")
             look(live, api, batch_id)
         depart_again(live, api, processes)
-        until(lambda: len(runs_of(api, "left_out", ENDED)) > 1, processes, what="left_out departs twice")
+        for batch_id in LEFT_OUT:
+            look_at_what_was_left_out(live, api, processes, batch_id)
+        add_leads(live.airflow.database, 5, flow="left_out")
+        until(lambda: live.delivered("left_out"), processes, what="a later departure of left_out delivers")
         for batch_id in NEVER:
             live.runs[batch_id] = len(runs_of(api, batch_id))
         listen_to_the_commands(live)
     finally:
         api.close()
         processes.stop(grace=5)
+
+
+def look_at_what_was_left_out(live: Live, api: AirflowApi, processes: Processes, batch_id: str) -> None:
+    """Wait for the run that used the order, and look at that one."""
+    used = "SELECT run_id FROM skip_order WHERE batch_id = :batch AND run_id IS NOT NULL"
+    store = live.airflow.database
+    until(lambda: scalars(store, used, batch=batch_id), processes, what=f"{batch_id} is left out")
+    (run_id,) = scalars(store, used, batch=batch_id)
+    of_run = f"dags/batch_{batch_id}/dagRuns/{run_id}"
+    until(lambda: get(api, of_run)["state"] in ENDED, processes, what=f"the run of {batch_id} ends")
+    look(live, api, batch_id, get(api, of_run))
 
 
 def depart_again(live: Live, api: AirflowApi, processes: Processes) -> None:
@@ -230,8 +248,8 @@ def came_to_rest(api: AirflowApi, batch_id: str) -> bool:
     return run["state"] in ENDED
 
 
-def look(live: Live, api: AirflowApi, batch_id: str) -> None:
-    run = only_run(api, batch_id)
+def look(live: Live, api: AirflowApi, batch_id: str, run: dict | None = None) -> None:
+    run = run or only_run(api, batch_id)
     live.states[batch_id] = run["state"]
     live.runs[batch_id] = len(runs_of(api, batch_id))
     live.tasks[batch_id] = instances(api, batch_id, run["dag_run_id"])
@@ -419,14 +437,41 @@ def test_where_nothing_asks_for_a_run_there_is_none_and_the_status_shows_what_wa
     assert live.stand[stays]["state"] == "enabled"
 
 
-@pytest.mark.req("R050")
-def test_a_departure_that_a_person_wanted_left_out_is_left_out_once_and_both_tell_by_whom_and_why(live):
-    *_, next_one, first = live.listed["left_out"]
+def left_out(live, batch_id):
+    """When the departures of a batch were that a person wanted left out, and their reason."""
+    listed = (
+        "SELECT departs_at, delivery.reason FROM delivery JOIN batch ON no = batch_no WHERE batch.id = :batch"
+    )
+    found = rows(live.airflow.database, f"{listed} AND state = 'skipped'", batch=batch_id)
+    return [(at, reason) for at, reason in found if reason.startswith("left out on request")]
 
-    assert first["state"] == "skipped"
-    assert re.fullmatch("left out on request of .+: their importer is down", first["reason"])
-    assert (next_one["state"], next_one["included"], next_one["reason"]) == ("delivered", 5, None)
-    assert live.reasons["left_out"]["extract"] == first["reason"]
+
+@pytest.mark.req("R050")
+@pytest.mark.parametrize("batch_id", sorted(LEFT_OUT))
+def test_the_departure_that_was_named_is_left_out_and_airflow_and_the_list_tell_by_whom_and_why(
+    live, batch_id
+):
+    ((departs_at, reason),) = left_out(live, batch_id)
+
+    named = f"{departs_at:%a %Y-%m-%d %H:%M UTC}"
+    assert live.told[batch_id] == f"{batch_id}: leaves out its departure of {named}; its leads wait\n"
+    when = re.escape(f"(the departure of {departs_at:%Y-%m-%d %H:%M} UTC)")
+    assert re.fullmatch(f"left out on request of .+: importer is down {when}", reason)
+    assert reason in [row["reason"] for row in live.listed[batch_id]]
+    assert reason in live.reasons[batch_id].values()
+    assert live.states[batch_id] == "success"
+
+
+@pytest.mark.req("R050")
+def test_a_later_departure_takes_the_leads(live):
+    delivered = [row for row in live.listed["left_out"] if row["included"]]
+    assert [(row["state"], row["included"]) for row in delivered] == [("delivered", 5)]
+
+
+@pytest.mark.req("R050", "R046")
+def test_a_departure_that_is_to_be_left_out_waits_for_nothing(live):
+    assert {live.tasks["left_out_unready"][one] for one in ("wait", "extract")} == {"skipped"}
+    assert set(live.reasons["left_out_unready"]) == {"wait"}
 
 
 @pytest.mark.req("F44")

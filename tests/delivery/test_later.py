@@ -236,10 +236,10 @@ def test_a_run_that_waited_in_vain_takes_nothing_and_says_so_in_the_ledger(ferry
     batch = make_batch(conditions={"ready": {"asset": "prices_loaded"}})
     leads = add_leads(ferry.database, 2)
     asked = Trigger(run_id="scheduled__1", departs_at=local(13, "09:00"))
-    reason = note_not_ready(ferry.database, batch, asked, error="OperationalError")
-    assert reason == (
+    noted = note_not_ready(ferry.database, batch, asked, error="OperationalError")
+    assert noted.reason == (
         "not ready: waited in vain for an update of the asset prices_loaded"
         " (the last look ended in OperationalError)"
     )
-    assert rows(ferry.database, "SELECT state::text, reason FROM delivery") == [("skipped", reason)]
+    assert rows(ferry.database, "SELECT state::text, reason FROM delivery") == [("skipped", noted.reason)]
     assert waiting(ferry.database) == leads

@@ -28,7 +28,6 @@ BEYOND_CORE = {
     "dispatch_in_doubt",
     "suspension_active",
     "response_final",
-    "skip_order_waiting",
     "delivery_in_time",
     "delivery_held",
     "delivery_in_order",

@@ -17,6 +17,7 @@ from leadferry.zones import time_zone
 
 if TYPE_CHECKING:
     from leadferry.batch.model import Batch
+    from leadferry.delivery.leaving_out import Kept
     from leadferry.schedule import Departure
 
 app = typer.Typer()
@@ -95,24 +96,33 @@ def _warn_of_the_horizon(batch: Batch, upcoming: list[Departure]) -> None:
 
 def _order(batch: Batch, *, keep: bool, reason: str) -> None:
     from leadferry.connections import lead_store
-    from leadferry.store.skips import order_skip, withdraw_skip
+    from leadferry.delivery.leaving_out import keep_next, leave_out_next, told, why_none_departs
 
+    now = datetime.now(tz=UTC)
     if not reason:
         raise typer.BadParameter("say why: --reason TEXT")
-    if batch.schedule == "manual":
-        raise typer.BadParameter(f"{batch.id} has no timetable: it departs only when it is triggered by hand")
-    change = withdraw_skip if keep else order_skip
-    changed = change(lead_store(), batch.id, actor=getpass.getuser(), reason=reason)
-    upcoming = next(_upcoming(batch, after=datetime.now(tz=UTC)), None)
-    due = f"{upcoming.local:%a %Y-%m-%d %H:%M %Z}" if upcoming else "none"
+    if not keep and (why := why_none_departs(batch, now=now)):
+        raise typer.BadParameter(f"{batch.id} has no next departure to leave out: {why}")
+    actor = getpass.getuser()
     if keep:
-        typer.echo(
-            f"{batch.id}: {'departs' if changed else 'nothing was to be left out; departs'} as planned: {due}"
-        )
-    else:
-        typer.echo(
-            f"{batch.id}: {'' if changed else 'already '}leaves its next departure out: {due}; its leads wait"
-        )
+        kept = keep_next(lead_store(), batch, now=now, actor=actor, reason=reason)
+        typer.echo(f"{batch.id}: {_say_kept(kept)}")
+        return
+    left_out = leave_out_next(lead_store(), batch, now=now, actor=actor, reason=reason)
+    already = "" if left_out.is_new else "already "
+    typer.echo(f"{batch.id}: {already}leaves out its departure of {told(left_out.departure)}; its leads wait")
+
+
+def _say_kept(kept: Kept) -> str:
+    from leadferry.delivery.leaving_out import told
+
+    following = told(kept.departure) if kept.departure else "none"
+    if kept.withdrawn:
+        return f"departs as planned: {following}"
+    if kept.too_late:
+        late = f"its departure of {kept.too_late:%Y-%m-%d %H:%M} UTC was left out already"
+        return f"{late}, a run by hand takes the leads; the next one goes: {following}"
+    return f"nothing was to be left out; the next departure: {following}"
 
 
 def _show_conflicts(start: str | None, *, days: int, as_json: bool) -> None:

@@ -15,13 +15,14 @@ from leadferry.batch.received import collects_from
 from leadferry.batch.timing import Timing
 from leadferry.delivery.field_changes import guard
 from leadferry.delivery.holding import why_on_hold
+from leadferry.delivery.leaving_out import slot_of
 from leadferry.delivery.made_up import made_up_leads
 from leadferry.delivery.params import DeliverNow
 from leadferry.destinations.base import Retry
 from leadferry.errors import DepartureRefusedError, NothingToDeliverError
 from leadferry.states import DeliveryState
 from leadferry.store import precedents, settling
-from leadferry.store.claim import Claim, Departure, Selection, claim
+from leadferry.store.claim import Claim, Departure, Selection, claim, leave_out
 from leadferry.store.database import Database
 from leadferry.store.tables import lead
 
@@ -103,16 +104,24 @@ def departure(batch: Batch, trigger: Trigger, *, params: dict[str, Any] | None =
         lease=lease(batch),
         params=trigger.params.model_dump(mode="json", exclude_defaults=True) if params is None else params,
         actor=trigger.actor,
+        slot=slot_of(batch, trigger.departs_at) if trigger.actor is None else None,
     )
 
 
-def note_not_ready(database: Database, batch: Batch, trigger: Trigger, *, error: str | None) -> str:
-    """Write into the ledger that a run took nothing because what it waited for did not come; return the reason."""
+def left_out(database: Database, batch: Batch, trigger: Trigger) -> Claim | None:
+    """Write into the ledger that a run is left out, when a person asked for that; None when it is not.
+
+    For whoever is about to wait for something; `extract` asks by itself.
+    """
+    return None if trigger.actor is not None else leave_out(database, departure(batch, trigger))
+
+
+def note_not_ready(database: Database, batch: Batch, trigger: Trigger, *, error: str | None) -> Claim:
+    """Write into the ledger that a run took nothing: what it waited for did not come, or meanwhile it was to be left out."""
     if batch.conditions.ready is None:
         raise ValueError("this batch waits for nothing")
     reason = not_ready(batch.conditions.ready, error=error)
-    claim(database, departure(batch, trigger), Selection(on_hold=reason))
-    return reason
+    return claim(database, departure(batch, trigger), Selection(on_hold=reason))
 
 
 def selection_of(batch: Batch, params: DeliverNow) -> Selection:

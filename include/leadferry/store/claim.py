@@ -41,7 +41,7 @@ from leadferry.store.overflow import pass_on
 from leadferry.store.queue import any_waiting, held, with_stops
 from leadferry.store.routing import close_lot, lots_of, new_lot, route_new_leads, waiting_lots
 from leadferry.store.selection import Selection
-from leadferry.store.skips import use_skip
+from leadferry.store.skips import Slot, use_skip
 from leadferry.store.tables import (
     batch,
     delivery,
@@ -83,7 +83,9 @@ class Departure:
     params: dict[str, Any] | None = None
     """What a person asked for; stored for the record."""
     actor: str | None = None
-    """Who asked for it by hand; leaves an audit row. Only departures of the timetable can be left out on request."""
+    """Who asked for it by hand; leaves an audit row."""
+    slot: Slot | None = None
+    """Which departure of the timetable it is; only such a one can be left out on request. None for any other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,18 +132,45 @@ def claim(database: Database, departure: Departure, selection: Selection) -> Cla
         received_from=departure.received_from,
     )
     with database.transaction() as connection:
-        # One claim of a batch at a time: limits and minimums count right, and the second sees what the first left.
-        connection.execute(select(batch.c.no).where(batch.c.no == batch_no).with_for_update())
-        known = _delivery_of_run(connection, batch_no=batch_no, run_id=departure.run_id)
+        known = _known(connection, batch_no, departure)
         if known is not None:
             return known
-        claimer = _Claimer(connection, batch_no, departure, selection)
-        unwanted = (
-            use_skip(connection, departure.batch_id, run_id=departure.run_id)
-            if departure.actor is None
-            else None
-        )
-        return claimer.leave_out(unwanted) if unwanted else claimer.claim()
+        left_out = _left_out(connection, batch_no, departure)
+        return left_out or _Claimer(connection, batch_no, departure, selection).claim()
+
+
+def leave_out(database: Database, departure: Departure) -> Claim | None:
+    """Record that a departure is left out, when a person asked for that; None when it is not, or when it took leads already.
+
+    Raises:
+        StoreUnavailableError: nothing happened; call it again.
+    """
+    batch_no = route_new_leads(
+        database,
+        batch_id=departure.batch_id,
+        flows=departure.flows,
+        received_from=departure.received_from,
+    )
+    with database.transaction() as connection:
+        if _known(connection, batch_no, departure) is not None:
+            return None
+        return _left_out(connection, batch_no, departure)
+
+
+def _known(connection: Connection, batch_no: int, departure: Departure) -> Claim | None:
+    """Return what the run's claim did, when it was there before.
+
+    One claim of a batch at a time: limits and minimums count right, and the second sees what the first left.
+    """
+    connection.execute(select(batch.c.no).where(batch.c.no == batch_no).with_for_update())
+    return _delivery_of_run(connection, batch_no=batch_no, run_id=departure.run_id)
+
+
+def _left_out(connection: Connection, batch_no: int, departure: Departure) -> Claim | None:
+    if departure.slot is None:
+        return None
+    why = use_skip(connection, departure.batch_id, departure.slot, run_id=departure.run_id)
+    return _Claimer(connection, batch_no, departure, Selection()).leave_out(why) if why else None
 
 
 def _delivery_of_run(connection: Connection, *, batch_no: int, run_id: str) -> Claim | None:

@@ -443,13 +443,15 @@ skip_order = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("batch_id", Text, nullable=False),
+    _moment("departs_at"),
     Column("reason", Text, nullable=False),
     Column("actor", Text, nullable=False),
     _moment("ordered_at", now=True),
     Column("run_id", Text),
+    UniqueConstraint("batch_id", "departs_at"),
     UniqueConstraint("batch_id", "run_id"),
 )
-"""A person's wish that a batch's next scheduled departure be left out; `run_id` is the run that was."""
+"""A person's wish that a departure of a batch's timetable be left out; `run_id` is the run that was."""
 
 credential = Table(
     "credential",

@@ -389,13 +389,14 @@ CREATE INDEX audit_at ON audit (at);
 CREATE TABLE skip_order (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     batch_id text NOT NULL,
+    departs_at timestamptz NOT NULL,
     reason text NOT NULL CHECK (reason <> ''),
     actor text NOT NULL,
     ordered_at timestamptz NOT NULL DEFAULT now(),
     run_id text,
+    UNIQUE (batch_id, departs_at),
     UNIQUE (batch_id, run_id)
 );
-CREATE UNIQUE INDEX skip_order_waiting ON skip_order (batch_id) WHERE run_id IS NULL;
 
 CREATE TABLE credential (
     connection text PRIMARY KEY,
