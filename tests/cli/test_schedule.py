@@ -14,9 +14,11 @@ from icalendar import Calendar
 from typer.testing import CliRunner
 
 from batches import add_leads, rows
+from leadferry.archive import Archive
 from leadferry.batch.load import load_batch
 from leadferry.cli import app
 from leadferry.delivery.extract import Trigger, extract
+from leadferry.delivery.render import render
 from leadferry.store.claim import Claim
 from leadferry.store.database import Database
 
@@ -83,6 +85,25 @@ def test_the_preview_says_why_a_departure_is_shifted(config):
         "local": "2026-03-08T03:00:00-04:00",
         "note": "2026-03-08 02:30 does not exist, clocks go from 02:00 to 03:00",
     }
+
+
+@pytest.mark.req("R034")
+@pytest.mark.parametrize("by_hand_at", [None, "2026-01-31T16:00:00+00:00"])
+def test_the_dates_in_file_names_are_those_of_each_recipient(config, store, tmp_path, by_hand_at):
+    """At nine o'clock of its own, or at one instant: four in the afternoon in Greenwich is the first of February in Tokyo."""
+    named = {}
+    for recipient in ("tokyo", "paris"):
+        write(config, "daily", '{at: ["09:00"]}', recipient=recipient)
+        batch_file = config / "batches" / "daily.yaml"
+        name = "{{ recipient.name }} {{ delivery.date }} {{ delivery.time }}.csv"
+        batch_file.write_text(batch_file.read_text().replace("name: leads.csv", f'name: "{name}"'))
+        add_leads(store)
+        utc = by_hand_at or preview("daily", "-n", "1", "--from", "2026-02-01")[0]["utc"]
+        claimed = depart(store, config, utc, run_id=recipient)
+        named[recipient] = [file.name for file in render(store, Archive(str(tmp_path)), claimed.delivery_id)]
+    at_nine = {"tokyo": ["Tokyo 2026-02-01 0900.csv"], "paris": ["Paris 2026-02-01 0900.csv"]}
+    at_once = {"tokyo": ["Tokyo 2026-02-01 0100.csv"], "paris": ["Paris 2026-01-31 1700.csv"]}
+    assert named == (at_once if by_hand_at else at_nine)
 
 
 def test_ten_departures_from_now_on_are_shown_when_nothing_else_is_asked_for(config):
