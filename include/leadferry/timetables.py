@@ -19,7 +19,6 @@ So what can be wrong is refused by `validate`, where it is shown as an import er
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,7 +31,7 @@ from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
 from pydantic import TypeAdapter
 
 from leadferry.schedule import Cron, Plan, Schedule, Timed
-from leadferry.schedule.ending import ended
+from leadferry.schedule.usable import why_unusable
 
 if TYPE_CHECKING:
     from airflow.models.dag import DagModel
@@ -123,15 +122,13 @@ class DepartureTimetable(Timetable):
             AirflowTimetableInvalid: shown by Airflow as an import error of the DAG file.
         """
         try:
-            again = self.deserialize(json.loads(json.dumps(self.serialize())))
-            # One that is over is no mistake: the run of its last departure still needs the DAG.
-            end = ended(self._schedule, timezone=self._timezone, now=self._clock(), batch_id=self._batch_id)
+            why = why_unusable(
+                self._schedule, timezone=self._timezone, now=self._clock(), batch_id=self._batch_id
+            )
         except Exception as error:
             raise AirflowTimetableInvalid(f"{self.summary}: this schedule cannot be used: {error}") from error
-        if again != self:
-            raise AirflowTimetableInvalid(f"{self.summary}: the schedule changes when it is stored")
-        if end is not None and end.last is None:
-            raise AirflowTimetableInvalid(f"{self.summary}: {end}")
+        if why is not None:
+            raise AirflowTimetableInvalid(f"{self.summary}: {why}")
         if len(self.description) > _DESCRIPTION_LENGTH:
             raise AirflowTimetableInvalid(
                 f"the schedule is described by more than {_DESCRIPTION_LENGTH} characters"
