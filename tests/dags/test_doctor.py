@@ -61,7 +61,7 @@ def test_missing_pools_are_told_and_everything_is_well_once_they_are_there(airfl
     well, found = doctor(airflow)
 
     assert {stage: one["verdict"] for stage, one in found["here"].items()} == dict.fromkeys(
-        ["store", "clock", "archive", "pools", "plugin"], "ok"
+        ["store", "clock", "archive", "pools", "plugin", "zones"], "ok"
     )
     assert found["acme → buyer"]["credential"]["verdict"] == "ok"
     assert well

@@ -40,6 +40,7 @@ def departures_of(
 )
 @pytest.mark.req("R037", "R038", "R039", "R040")
 @pytest.mark.parametrize("timezone", ZONES)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # what is compared says more
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda one: one.__name__)
 def test_ten_years_of_any_schedule_are_those_of_independent_programs(program, timezone):
     @settings(max_examples=PROGRAMS[program], deadline=None, suppress_health_check=list(HealthCheck))
