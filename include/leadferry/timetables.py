@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pendulum
 from airflow.exceptions import AirflowTimetableInvalid
 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
-from pydantic import TypeAdapter
 
 from leadferry.schedule import Cron, Plan, Schedule, Timed
+from leadferry.schedule.model import SCHEDULES
 from leadferry.schedule.usable import why_unusable
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ _DESCRIPTION_LENGTH = 1000
 """What Airflow's database keeps of a description."""
 
 _TICK = timedelta(microseconds=1)
-
-_SCHEDULES: TypeAdapter[Any] = TypeAdapter(Schedule)
 
 
 def _utcnow() -> datetime:
@@ -112,7 +110,7 @@ class DepartureTimetable(Timetable):
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> Self:
         """Rebuild what `serialize` returned."""
-        schedule = _SCHEDULES.validate_python(data["schedule"])
+        schedule = SCHEDULES.validate_python(data["schedule"])
         return cls(schedule, data["timezone"], batch_id=data.get("batch_id", ""))
 
     def validate(self) -> None:

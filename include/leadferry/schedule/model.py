@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     Tag,
+    TypeAdapter,
     model_validator,
 )
 
@@ -467,3 +468,6 @@ Schedule = Annotated[
     ),
 ]
 """When a batch departs: `manual` (only when triggered by hand), times and days, a cron expression, or an asset."""
+
+SCHEDULES: TypeAdapter[Any] = TypeAdapter(Schedule)
+"""Reads a schedule back from what was stored of it."""

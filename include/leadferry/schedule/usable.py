@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from leadferry.schedule.ending import ended
-from leadferry.schedule.model import Cron, Schedule, Timed
-
-_SCHEDULES: TypeAdapter[Any] = TypeAdapter(Schedule)
+from leadferry.schedule.model import SCHEDULES, Cron, Schedule, Timed
 
 
 def why_unusable(schedule: Schedule, *, timezone: str, now: datetime, batch_id: str = "") -> str | None:
@@ -34,7 +29,7 @@ def why_unusable(schedule: Schedule, *, timezone: str, now: datetime, batch_id: 
     if end is not None and end.last is None:
         return str(end)
     stored = schedule.model_dump(mode="json", exclude={"template"}, exclude_defaults=True)
-    again = _SCHEDULES.validate_python(json.loads(json.dumps(stored)))
+    again = SCHEDULES.validate_python(json.loads(json.dumps(stored)))
     return (
         None
         if again == schedule.model_copy(update={"template": None})
