@@ -125,12 +125,7 @@ def claim(database: Database, departure: Departure, selection: Selection) -> Cla
     Raises:
         StoreUnavailableError: nothing happened; call it again.
     """
-    batch_no = route_new_leads(
-        database,
-        batch_id=departure.batch_id,
-        flows=departure.flows,
-        received_from=departure.received_from,
-    )
+    batch_no = routed(database, departure)
     with database.transaction() as connection:
         known = _known(connection, batch_no, departure)
         if known is not None:
@@ -145,16 +140,21 @@ def leave_out(database: Database, departure: Departure) -> Claim | None:
     Raises:
         StoreUnavailableError: nothing happened; call it again.
     """
-    batch_no = route_new_leads(
+    batch_no = routed(database, departure)
+    with database.transaction() as connection:
+        if _known(connection, batch_no, departure) is not None:
+            return None
+        return _left_out(connection, batch_no, departure)
+
+
+def routed(database: Database, departure: Departure) -> int:
+    """Put the new leads of the batch's flows into its queue, in a transaction of their own; return the batch's number."""
+    return route_new_leads(
         database,
         batch_id=departure.batch_id,
         flows=departure.flows,
         received_from=departure.received_from,
     )
-    with database.transaction() as connection:
-        if _known(connection, batch_no, departure) is not None:
-            return None
-        return _left_out(connection, batch_no, departure)
 
 
 def _known(connection: Connection, batch_no: int, departure: Departure) -> Claim | None:

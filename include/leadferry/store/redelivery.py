@@ -31,12 +31,13 @@ from leadferry.errors import NothingToDeliverError, StoreError
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, LeadStanding
 from leadferry.store.audit import record
 from leadferry.store.choosing import Chooser, Request, as_array, chosen
+from leadferry.store.claim import routed
 from leadferry.store.database import Database
 from leadferry.store.edits import before
 from leadferry.store.history import get_file
 from leadferry.store.ledger import StoredFile
 from leadferry.store.opening import config_id, live_delivery_of_run, next_number
-from leadferry.store.routing import close_lot, new_lot, route_new_leads, waiting_lots
+from leadferry.store.routing import close_lot, new_lot, waiting_lots
 from leadferry.store.settling import REDELIVERED
 from leadferry.store.tables import (
     batch,
@@ -101,12 +102,7 @@ def redeliver(database: Database, request: Request, *, dry_run: bool = False) ->
         StoreUnavailableError: nothing happened; call it again.
     """
     departure = request.departure
-    batch_no = route_new_leads(
-        database,
-        batch_id=departure.batch_id,
-        flows=departure.flows,
-        received_from=departure.received_from,
-    )
+    batch_no = routed(database, departure)
     with database.transaction() as connection:
         _lock(connection, batch_no)
         known = live_delivery_of_run(connection, batch_no, run_id=departure.run_id)
