@@ -316,7 +316,7 @@ def limited_fields() -> list[object]:
     """Every field of every model a batch is made of that has limits, and a value beyond each of them."""
     return [
         pytest.param(model, name, limit, id=f"{model.__name__}.{name}-{type(limit).__name__}")
-        for model in sorted(models_below(Batch), key=lambda one: one.__qualname__)
+        for model in sorted(models_below(Batch), key=lambda one: (one.__module__, one.__qualname__))
         for name, field in model.model_fields.items()
         for limit in limits_in(field.annotation, field.metadata)
     ]
