@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -114,6 +115,15 @@ def test_a_large_file_goes_in_chunks_and_never_replaces(harness, large, make_par
     other = make_parcel(b"x" * (9 << 20), key="another")
     with pytest.raises(NameConflictError):
         send(harness.destination, other)
+
+
+def test_a_delivery_asks_for_its_object_and_nothing_else(harness, parcel):
+    send(harness.destination, parcel)
+
+    for thread in threading.enumerate():
+        if thread.daemon and "_fetch_background" in thread.name:
+            thread.join()
+    assert [path for _, path, _ in harness.server.requests if "/o" not in path] == []
 
 
 @pytest.mark.parametrize("size", ["small", "large"])

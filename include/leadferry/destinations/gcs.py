@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ def _client(connection: str) -> GcsClient:
     # Airflow once wrote the fields of this connection with a long prefix, and still reads them.
     extra = {name.removeprefix("extra__google_cloud_platform__"): value for name, value in extra.items()}
     endpoint = extra.get("api_endpoint")
+    # Else each client asks for its bucket too, in a thread and for two minutes where none answers: for traces of OpenTelemetry.
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     return storage.Client(
         project=extra.get("project") or extra.get("project_id"),
         credentials=_credentials(extra),
