@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
+from leadferry.asset_timetable import DepartureOrAssetTimetable
 from leadferry.timetables import DepartureTimetable
 
 
@@ -13,4 +14,4 @@ class LeadferryPlugin(AirflowPlugin):
     """What Leadferry adds to Airflow."""
 
     name = "leadferry"
-    timetables: ClassVar = [DepartureTimetable]
+    timetables: ClassVar = [DepartureTimetable, DepartureOrAssetTimetable]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.serialized_dag import SerializedDagModel
+from airflow.serialization.encoders import ensure_serialized_asset
 from airflow.serialization.serialized_objects import DagSerialization
 
 from leadferry import dag_factory
@@ -195,8 +196,9 @@ def test_a_manual_batch_has_no_timetable(config):
 )
 def test_early_departures_are_asked_for_again_only_where_nothing_else_comes(config, schedule, ready, seconds):
     dag = config.dag(schedule=schedule, conditions={"depart_early": {"leads": 5}, "ready": ready})
-    watchers = [watcher for asset in dag.timetable.asset_condition.objects for watcher in asset.watchers]
-    assert [one.trigger.values["again_after"] for one in watchers] == [seconds]
+    stored = ensure_serialized_asset(dag.timetable.asset_condition)
+    watchers = [watcher for _, asset in stored.iter_assets() for watcher in asset.watchers]
+    assert [one.trigger["kwargs"]["again_after"] for one in watchers] == [seconds]
 
 
 @pytest.mark.req("R007")

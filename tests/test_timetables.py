@@ -478,8 +478,26 @@ def test_a_run_that_was_noted_before_the_downtime_is_looked_at_again_when_it_is_
 @pytest.mark.req("F41")
 def test_a_noted_run_that_is_not_to_be_made_up_for_is_not_made():
     asked = made({"at": ["09:00"], "missed": "skip"}, now="2026-05-09T15:00")
+    kept = noted("2026-05-06T09:00", "2026-05-07T09:00")
     with pytest.raises(AirflowTimetableInvalid, match=r"2026-05-07.* was missed and is left out"):
-        asked.next_run_info_from_dag_model(dag_model=noted("2026-05-06T09:00", "2026-05-07T09:00"))
+        asked.next_run_info_from_dag_model(dag_model=kept)
+
+    following_it = DagRunInfo.interval(utc("2026-05-06T09:00"), utc("2026-05-10T09:00"))
+    assert asked.next_run_info_from_dag_model(dag_model=kept) == following_it
+    assert (kept.next_dagrun, kept.next_dagrun_create_after) == (
+        utc("2026-05-06T09:00"),
+        utc("2026-05-10T09:00"),
+    )
+
+
+@pytest.mark.req("F41")
+def test_a_noted_run_that_is_left_out_may_have_been_the_last():
+    asked = made({"at": ["09:00"], "on": {"dates": ["2026-05-07"]}, "missed": "skip"}, now="2026-05-09T15:00")
+    kept = noted("2026-05-06T09:00", "2026-05-07T09:00")
+    with pytest.raises(AirflowTimetableInvalid, match="is left out"):
+        asked.next_run_info_from_dag_model(dag_model=kept)
+
+    assert asked.next_run_info_from_dag_model(dag_model=kept) is None
 
 
 @pytest.mark.req("F41", "R044")

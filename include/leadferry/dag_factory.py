@@ -15,7 +15,6 @@ from airflow.sdk import (
     DAG,
     Asset,
     AssetAny,
-    AssetOrTimeSchedule,
     AssetWatcher,
     Param,
     TaskGroup,
@@ -116,9 +115,12 @@ def _schedule(batch: Batch) -> Any:
     if not assets:
         return times
     any_of_them = AssetAny(*assets)
-    # Airflow's own schedule takes a timetable of a plugin as well; its annotation knows only those of the SDK.
-    both: Any = AssetOrTimeSchedule
-    return any_of_them if times is None else both(timetable=times, assets=any_of_them)
+    if times is None:
+        return any_of_them
+    from leadferry.asset_timetable import DepartureOrAssetTimetable  # few batches need what this imports
+
+    # It takes the assets of a DAG file as well; its annotation knows only stored ones.
+    return DepartureOrAssetTimetable(timetable=times, assets=any_of_them)  # type: ignore[arg-type]
 
 
 def _run_types(batch: Batch) -> list[str]:

@@ -165,8 +165,7 @@ class DepartureTimetable(Timetable):
         start = _follow(last) if last else self._latest(by=slot - _TICK) or restriction.earliest or slot
         if restriction.earliest is not None:
             start = max(start, restriction.earliest)
-        window = DataInterval(_pendulum(start), _pendulum(slot))
-        return DagRunInfo(run_after=_pendulum(slot - self._ahead), data_interval=window)
+        return self._run(start, slot)
 
     def next_run_info_from_dag_model(self, *, dag_model: DagModel) -> DagRunInfo | None:
         """Return the run to make now, where Airflow asks for the one that it noted.
@@ -175,8 +174,8 @@ class DepartureTimetable(Timetable):
         made as it stands, it would run besides the latest one, and also where nothing is to be made up for.
 
         Raises:
-            AirflowTimetableInvalid: what was noted is not to be made up for. Airflow logs it and makes no run, until
-                it has read the DAG file again and noted the next departure.
+            AirflowTimetableInvalid: what was noted is not to be made up for; the next departure is noted in its place.
+                Airflow logs it and makes no run.
         """
         noted = super().next_run_info_from_dag_model(dag_model=dag_model)
         if noted is None or noted.data_interval is None or self._schedule.missed == "each":
@@ -187,9 +186,22 @@ class DepartureTimetable(Timetable):
             log.exception("Whether another departure is due could not be found for: %s", self.summary)
             return noted
         if slot is None:
+            self._note_next(dag_model, begins=noted.data_interval.start)
             left_out = f"the departure of {noted.data_interval.end} was missed and is left out (missed: skip)"
             raise AirflowTimetableInvalid(f"{self.summary}: {left_out}")
-        window = DataInterval(noted.data_interval.start, _pendulum(slot))
+        return self._run(noted.data_interval.start, slot)
+
+    def _note_next(self, dag_model: DagModel, *, begins: datetime) -> None:
+        """Note the next departure, as Airflow does when it reads the DAG file; else it asks once a second until then."""
+        slot = self._next(after=self._clock() + self._ahead)
+        run = self._run(begins, slot) if slot else None
+        dag_model.next_dagrun = run and run.logical_date
+        dag_model.next_dagrun_create_after = run and run.run_after
+        dag_model.next_dagrun_data_interval = run and run.data_interval
+
+    def _run(self, begins: datetime, slot: datetime) -> DagRunInfo:
+        """Return the run that stands for the window from `begins` to a departure."""
+        window = DataInterval(_pendulum(begins), _pendulum(slot))
         return DagRunInfo(run_after=_pendulum(slot - self._ahead), data_interval=window)
 
     def _overtaken_by(self, noted: DataInterval) -> datetime | None:

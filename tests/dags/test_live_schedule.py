@@ -65,10 +65,13 @@ LEADS = {
 
 NINE = {"at": ["09:00"], "timezone": "America/New_York"}
 SINCE_PREVIOUS = {"select": {"window": "since_previous"}}
+OR_ASSET = {**NINE, "on_asset": "crm_ready"}
 DAILY = {
     "combine": {"schedule": NINE, **SINCE_PREVIOUS},
     "each": {"schedule": {**NINE, "missed": "each"}},
     "skip": {"schedule": {**NINE, "missed": "skip"}, **SINCE_PREVIOUS},
+    "combine_or_asset": {"schedule": OR_ASSET, **SINCE_PREVIOUS},
+    "skip_or_asset": {"schedule": {**OR_ASSET, "missed": "skip"}, **SINCE_PREVIOUS},
     "observed": {"schedule": {**NINE, "calendar": "house"}, **SINCE_PREVIOUS},
 }
 TILES = {"schedule": {"every": "1 minute"}, **SINCE_PREVIOUS}
@@ -264,13 +267,13 @@ class Story:
         receive(self.airflow, *list(LEADS)[2:])
         # Alone at first: nobody reads DAG files, so it starts from what was the next departure three days ago.
         self.airflow.start(self.stopped_later, "scheduler")
-        for batch_id, runs in (("combine", 2), ("each", 4), ("tiles", 2 + MINUTES)):
+        for batch_id, runs in (("combine", 2), ("combine_or_asset", 2), ("each", 4), ("tiles", 2 + MINUTES)):
             self.until(
                 lambda one=batch_id, runs=runs: len(self.ended(one)) >= runs, f"{batch_id} makes up for it"
             )
-        self.airflow.start(self.stopped_later, "dag-processor")
-        for batch_id in ("combine", "each", "skip"):
+        for batch_id in DAILY:
             self.until(lambda one=batch_id: self.next_run(one) == said(MONDAY), f"{batch_id} goes on Monday")
+        self.airflow.start(self.stopped_later, "dag-processor")
         self.until(self.nothing_runs, "nothing runs")
         self.live.seen = {batch_id: self.ended(batch_id) for batch_id in DAILY}
 
@@ -339,12 +342,13 @@ def intervals(runs: list[dict]) -> list[tuple[datetime, datetime]]:
 
 
 @pytest.mark.req("F41")
-def test_after_three_days_down_combine_departs_once_with_a_window_over_all_of_it(live):
-    (_, made_up) = live.seen["combine"]
+@pytest.mark.parametrize("batch_id", ["combine", "combine_or_asset"])
+def test_after_three_days_down_combine_departs_once_with_a_window_over_all_of_it(live, batch_id):
+    (_, made_up) = live.seen[batch_id]
 
     assert intervals([made_up]) == [(THURSDAY, SUNDAY)]
-    assert live.windows("combine")[1] == (THURSDAY, SUNDAY)
-    assert live.carried("combine") == [
+    assert live.windows(batch_id)[1] == (THURSDAY, SUNDAY)
+    assert live.carried(batch_id) == [
         ["before"],
         ["at_nine_on_thursday", "just_before_friday", "at_nine_on_friday", "sunday_morning"],
         ["at_nine_on_sunday"],
@@ -364,10 +368,11 @@ def test_after_three_days_down_each_departs_for_every_day_in_order_with_the_lead
 
 
 @pytest.mark.req("F41")
-def test_after_three_days_down_skip_departs_for_none_and_the_leads_go_with_the_next_departure(live):
-    assert len(live.seen["skip"]) == 1
-    assert intervals(live.runs["skip"])[1:] == [(THURSDAY, MONDAY)]
-    assert live.carried("skip") == [["before"], list(LEADS)[1:]]
+@pytest.mark.parametrize("batch_id", ["skip", "skip_or_asset"])
+def test_after_three_days_down_skip_departs_for_none_and_the_leads_go_with_the_next_departure(live, batch_id):
+    assert len(live.seen[batch_id]) == 1
+    assert intervals(live.runs[batch_id])[1:] == [(THURSDAY, MONDAY)]
+    assert live.carried(batch_id) == [["before"], list(LEADS)[1:]]
 
 
 @pytest.mark.req("F41")

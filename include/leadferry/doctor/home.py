@@ -147,10 +147,11 @@ def examine_plugin() -> Finding:
     """Look whether Airflow loads the plugin; without it no process can read the DAGs of the batches."""
     from airflow import plugins_manager
 
+    from leadferry.asset_timetable import DepartureOrAssetTimetable
     from leadferry.timetables import DepartureTimetable
 
-    known = plugins_manager.get_timetables_plugins().values()
-    if any(one.__name__ == DepartureTimetable.__name__ for one in known):
+    known = {one.__name__ for one in plugins_manager.get_timetables_plugins().values()}
+    if {DepartureTimetable.__name__, DepartureOrAssetTimetable.__name__} <= known:
         return Finding(stage=Stage.PLUGIN, verdict=Verdict.OK, what="the timetables are registered")
     hint = "Put plugins/leadferry_plugin.py into the folder that `airflow config get-value core plugins_folder` names"
     return _failed(Stage.PLUGIN, "Airflow has not loaded Leadferry's plugin", hint)
