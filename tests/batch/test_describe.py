@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -225,3 +226,22 @@ def test_the_operator_is_told_of_the_doctor_and_of_what_is_held(page):
     assert "`leadferry doctor acme`" in steps
     assert "`leadferry suspensions`" in steps
     assert "`leadferry dispatch list DELIVERY`" in steps
+
+
+@pytest.mark.req("F09")
+def test_a_bug_met_while_the_page_is_written_stops_no_batch_and_tells_nothing_of_its_data(
+    folder, monkeypatch
+):
+    def broken(batch):
+        raise KeyError(batch.recipient.name)
+
+    folder.batch()
+    monkeypatch.setattr("leadferry.batch.describe._when", broken)
+
+    page = describe(folder.load())
+
+    assert re.fullmatch(
+        r"# \S.*\n\nThis page could not be written: a bug in Leadferry \(KeyError at test_describe\.py:\d+\)\."
+        r" Please report this\.\n",
+        page,
+    )

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from leadferry.batch.model import Batch, Contact
+from leadferry.batch.problems import bug
 from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
 from leadferry.mapping.fields import OutputField
@@ -36,7 +37,17 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def describe(batch: Batch) -> str:
-    """Return what a person should know about a batch: who gets what, when, where, and what to do when it fails."""
+    """Return what a person should know about a batch: who gets what, when, where, and what to do when it fails.
+
+    A bug met on the way stands in the page's place: no page is worth a departure, of this batch or of another.
+    """
+    try:
+        return _page(batch)
+    except Exception as error:  # noqa: BLE001  # whatever it is
+        return f"# {_line(batch.name)}\n\nThis page could not be written: {bug(error)}. Please report this.\n"
+
+
+def _page(batch: Batch) -> str:
     sections = (
         _head(batch),
         _recipient(batch),

@@ -68,8 +68,6 @@ def _rebuild(what: str, hint: str, problems: tuple[Problem, ...]) -> BatchFileEr
 def bugs_told_of(shown: str) -> Iterator[None]:
     """Make of a bug in our own code a problem of the file that brought it to light, so that it stops no other batch.
 
-    Told is where in the code it happened, and nothing of what the file or the exception says.
-
     Args:
         shown: the file as people know it.
 
@@ -81,10 +79,14 @@ def bugs_told_of(shown: str) -> Iterator[None]:
     except LeadferryError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever it is, the other batches depart
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{PurePath(at.filename).name}:{at.lineno}"
-        text = f"a bug in Leadferry ({type(error).__name__} at {where}) keeps this file from being read; please report this"
+        text = f"{bug(error)} keeps this file from being read; please report this"
         raise BatchFileError.of([Problem(file=shown, line=1, text=text)]) from None
+
+
+def bug(error: Exception) -> str:
+    """Name an exception that nobody foresaw by its kind and by where in the code it happened; nothing of what it says."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"a bug in Leadferry ({type(error).__name__} at {PurePath(at.filename).name}:{at.lineno})"
 
 
 def dotted(path: Path) -> str:
