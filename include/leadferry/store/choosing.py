@@ -42,7 +42,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from leadferry.errors import NothingToDeliverError, StoreError
 from leadferry.states import DeliveryState, LeadStanding
-from leadferry.store.claim import TEST_FLOW, Departure
+from leadferry.store.boarding import TEST_FLOW
+from leadferry.store.claim import Departure
 from leadferry.store.duplicates import Dedupe, withhold_duplicates
 from leadferry.store.edits import reading, with_changes
 from leadferry.store.judge import candidate

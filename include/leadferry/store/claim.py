@@ -5,62 +5,43 @@ Set-based SQL, whose cost grows with the leads that wait, never with the leads d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    ColumnElement,
     Connection,
-    Row,
-    Text,
-    any_,
-    cast,
-    delete,
-    exists,
     func,
     insert,
-    literal,
     select,
-    tuple_,
     update,
 )
 
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
+from leadferry.store.boarding import Boarding
 from leadferry.store.caps import CapNotice, note_levels
 from leadferry.store.database import Database
-from leadferry.store.due import due, window
+from leadferry.store.due import window
 from leadferry.store.judge import Judge, Verdict, candidate, looked_at, withheld_candidates
 from leadferry.store.opening import config_id, live_delivery_of_run, next_number
 from leadferry.store.overflow import pass_on
-from leadferry.store.queue import any_waiting, held, with_stops
-from leadferry.store.routing import close_lot, lots_of, new_lot, route_new_leads, waiting_lots
+from leadferry.store.routing import route_new_leads
 from leadferry.store.selection import Selection
 from leadferry.store.skips import Slot, use_skip
 from leadferry.store.tables import (
     batch,
     delivery,
     delivery_lead,
-    lead,
-    lot,
     queue_entry,
-    withheld,
 )
 
-__all__ = ["TEST_FLOW", "Claim", "Departure", "Selection", "claim"]
-
-NOTHING_WAITS = "no lead waits that may go"
+__all__ = ["Claim", "Departure", "Selection", "claim"]
 
 TOO_MANY = "more leads than are believed"
 """How the reason of such a delivery begins."""
-
-TEST_FLOW = "leadferry_test"
-"""Made-up leads are stored under it; a batch cannot listen to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,10 +182,7 @@ class _Claimer:
         self.window_from, self.window_to = window(
             connection, batch_no, begins=selection.window_from, ends=selection.window_to
         )
-        self.has_stops = self.kind is not DeliveryKind.TEST and any_waiting(connection, batch_no)
-        self.failed_rule = selection.failed_rule
-        if self.has_stops:
-            self.failed_rule = with_stops(selection.failed_rule, batch_no)
+        self.boarding = Boarding(connection, batch_no, selection, window_to=self.window_to)
 
     def claim(self) -> Claim:
         """Claim, or record why not."""
@@ -214,8 +192,8 @@ class _Claimer:
             return self._claim_judged()
         savepoint = self.connection.begin_nested()
         delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
-        leads = self._take(delivery_id)
-        withheld_leads = self._withhold(delivery_id)
+        leads = self.boarding.take(delivery_id)
+        withheld_leads = self.boarding.withhold(delivery_id)
         included = leads - withheld_leads
         if self.selection.maximum is not None and included > self.selection.maximum:
             savepoint.rollback()
@@ -230,20 +208,14 @@ class _Claimer:
         savepoint.rollback()
         state = DeliveryState.CLAIMED if self.selection.departs_empty else DeliveryState.SKIPPED
         delivery_id = self._insert_delivery(state)
-        withheld_leads = self._take_failing(delivery_id)
+        withheld_leads = self.boarding.take_failing(delivery_id)
         return self._finish(delivery_id, state, included=0, withheld=withheld_leads, reason=missing)
 
     def _note_what_the_limit_left(self, delivery_id: int) -> None:
         """Write down how many leads could have gone too, had the delivery been larger."""
         if self.selection.limit is None or self.kind is not DeliveryKind.DEPARTURE:
             return
-        left = (
-            select(func.count())
-            .select_from(queue_entry)
-            .join(lot, lot.c.id == queue_entry.c.lot_id)
-            .where(waiting_lots(self.batch_no), queue_entry.c.received_at < self.window_to)
-        )
-        if waiting := self.connection.scalars(left).one():
+        if waiting := self.boarding.left_behind():
             told = {"left_waiting": waiting, "left_reason": f"limit of {self.selection.limit}"}
             self.connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(told))
 
@@ -267,8 +239,8 @@ class _Claimer:
             self.connection,
             self.batch_no,
             self.selection,
-            due=self._due(),
-            failed_rule=self.failed_rule,
+            due=self.boarding.due(),
+            failed_rule=self.boarding.failed_rule,
             now=self.window_to,
         )
         verdict = judge.judge()
@@ -295,17 +267,17 @@ class _Claimer:
 
     def _take_judged(self, judge: Judge, delivery_id: int, verdict: Verdict) -> None:
         if self.kind is DeliveryKind.EARLY_COPY:
-            self._copy(delivery_id, [looked_at(verdict.edge)])
+            self.boarding.copy(delivery_id, [looked_at(verdict.edge)])
         elif judge.takes_all(verdict):
-            list(self._take_lots(delivery_id))
+            list(self.boarding.take_lots(delivery_id))
         else:
-            self._move(delivery_id, [looked_at(verdict.edge)])
+            self.boarding.move(delivery_id, [looked_at(verdict.edge)])
         judge.keep_back(delivery_id, verdict)
 
     def _take_withheld(self, judge: Judge, delivery_id: int, verdict: Verdict) -> None:
         """Withhold although nothing departs."""
         failing = select(candidate.c.lead_id).where(*withheld_candidates(verdict.edge))
-        self._move(delivery_id, [queue_entry.c.lead_id.in_(failing)])
+        self.boarding.move(delivery_id, [queue_entry.c.lead_id.in_(failing)])
         judge.keep_back(delivery_id, verdict, departs=False)
 
     def _too_few(self, verdict: Verdict) -> str | None:
@@ -316,7 +288,7 @@ class _Claimer:
         if verdict.included == 0:
             if verdict.left:
                 return f"{verdict.left_reason} is used up; leads that stay in the queue: {verdict.left}"
-            return self._why_none_goes()
+            return self.boarding.why_none_goes()
         if self.selection.max_wait is not None and verdict.waited(
             until=self.window_to, wait=self.selection.max_wait
         ):
@@ -355,178 +327,16 @@ class _Claimer:
         refused = self._finish(delivery_id, DeliveryState.SKIPPED, included=0, withheld=0, reason=reason)
         return replace(refused, too_many=True)
 
-    def _take(self, delivery_id: int) -> int:
-        """Bring what may be looked at into the delivery; return how many leads."""
-        if self.kind is DeliveryKind.TEST:
-            return self._make_up(delivery_id, self.selection.made_up)
-        if self.kind is DeliveryKind.EARLY_COPY:
-            limit = self.selection.limit
-            return self._copy(delivery_id, [] if limit is None else self._within_limit(limit))
-        if self.selection.limit is not None:
-            return self._move(delivery_id, self._within_limit(self.selection.limit))
-        lots = list(self._take_lots(delivery_id))
-        late = [one.id for one in lots if self.has_stops or one.newest_received_at >= self.window_to]
-        if late:
-            stays = queue_entry.c.received_at >= self.window_to
-            self._leave(late, stays | held(self.batch_no) if self.has_stops else stays)
-        if lots and self.selection.must_wait is not None:
-            of_a_waiting_lead = (queue_entry.c.lead_id == lead.c.id) & self.selection.must_wait
-            self._leave([one.id for one in lots], of_a_waiting_lead)
-        return self._count(delivery_id)
-
-    def _take_lots(self, delivery_id: int) -> Iterable[Row[Any]]:
-        """Give all waiting lots to the delivery: the price does not depend on how many leads they hold."""
-        taken = update(lot).where(waiting_lots(self.batch_no)).values(delivery_id=delivery_id)
-        return self.connection.execute(taken.returning(lot.c.id, lot.c.newest_received_at))
-
-    def _leave(self, lots: Sequence[int], which: ColumnElement[bool]) -> None:
-        """Leave to a later departure what was received after the window, by its own clock, is held or must wait."""
-        waiting = new_lot(self.connection, self.batch_no)
-        left = update(queue_entry).where(queue_entry.c.lot_id.in_(lots), which).values(lot_id=waiting)
-        self.connection.execute(left)
-        if not close_lot(self.connection, waiting):
-            self._drop_empty_lots()
-
-    def _move(self, delivery_id: int, which: Sequence[ColumnElement[bool]]) -> int:
-        """Take some of the waiting leads out of their lots into one of their own."""
-        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id)
-        moved = update(queue_entry).where(*self._due(), *which).values(lot_id=taken)
-        self.connection.execute(moved)
-        leads = close_lot(self.connection, taken)
-        self._drop_empty_lots()
-        return leads
-
-    def _copy(self, delivery_id: int, which: Sequence[ColumnElement[bool]]) -> int:
-        """Take copies of waiting leads and leave the leads themselves in the queue."""
-        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id, returns=False)
-        other = queue_entry.alias("other")
-        copies = select(func.max(other.c.copy) + 1).where(
-            other.c.lead_id == queue_entry.c.lead_id, other.c.batch_no == self.batch_no
-        )
-        entries = select(
-            queue_entry.c.batch_no,
-            queue_entry.c.lead_id,
-            copies.scalar_subquery(),
-            literal(taken),
-            queue_entry.c.received_at,
-        ).where(*self._due(), *which)
-        names = ["batch_no", "lead_id", "copy", "lot_id", "received_at"]
-        self.connection.execute(insert(queue_entry).from_select(names, entries))
-        return close_lot(self.connection, taken)
-
-    def _make_up(self, delivery_id: int, leads: Sequence[Mapping[str, Any]]) -> int:
-        """Take leads that were made up for a test; they are stored under a flow that nobody listens to."""
-        taken = new_lot(self.connection, self.batch_no, delivery_id=delivery_id, returns=False)
-        rows = [
-            {"flow": TEST_FLOW, "received_at": self.window_to, "fields": dict(fields)} for fields in leads
-        ]
-        made = self.connection.execute(insert(lead).returning(lead.c.id, lead.c.received_at), rows).all()
-        entries = [
-            {"batch_no": self.batch_no, "lead_id": one.id, "lot_id": taken, "received_at": one.received_at}
-            for one in made
-        ]
-        self.connection.execute(insert(queue_entry), entries)
-        return len(entries)
-
-    def _take_failing(self, delivery_id: int) -> int:
-        """Take only the leads that fail a rule: they are withheld although nothing departs."""
-        if self.failed_rule is None or self.kind is not DeliveryKind.DEPARTURE:
-            return 0
-        self._move(delivery_id, [self.failed_rule.is_not(None)])
-        return self._withhold(delivery_id)
-
-    def _due(self) -> list[ColumnElement[bool]]:
-        """Say which entries wait within the window; joined with the lots and the leads."""
-        conditions = due(
-            self.batch_no,
-            window_to=self.window_to,
-            must_wait=self.selection.must_wait,
-            has_stops=self.has_stops,
-        )
-        return [queue_entry.c.lead_id == lead.c.id, *conditions]
-
-    def _within_limit(self, limit: int) -> list[ColumnElement[bool]]:
-        """Narrow down to the first `limit` leads that may go, and those withheld on the way to them."""
-        place = (queue_entry.c.received_at, queue_entry.c.lead_id)
-        may_go = select(*place).where(*self._due())
-        if self.failed_rule is not None:
-            may_go = may_go.where(self.failed_rule.is_(None))
-        if self.selection.order == "random":
-            drawn = may_go.order_by(func.random()).limit(limit).with_only_columns(queue_entry.c.lead_id)
-            # Drawn once, and one value: PostgreSQL takes at most 65,535 parameters.
-            ids = literal(list(self.connection.scalars(drawn)), ARRAY(BigInteger))
-            return [queue_entry.c.lead_id == any_(cast(ids, ARRAY(BigInteger)))]
-        newest = self.selection.order == "newest"
-        in_order = may_go.order_by(*(column.desc() if newest else column.asc() for column in place))
-        last = self.connection.execute(in_order.offset(limit - 1).limit(1)).one_or_none()
-        if last is None:
-            return []
-        edge = tuple_(literal(last.received_at), literal(last.lead_id))
-        return [tuple_(*place) >= edge if newest else tuple_(*place) <= edge]
-
-    def _withhold(self, delivery_id: int) -> int:
-        """Keep back the delivery's leads that fail a rule, each with the rule's name; return how many."""
-        if self.failed_rule is None or self.kind is DeliveryKind.TEST:
-            return 0
-        for failing in self._failing(delivery_id, self.failed_rule):
-            ids = func.unnest(cast(literal(failing.lead_ids, Text), ARRAY(BigInteger)))
-            rows = select(literal(delivery_id), ids, literal(failing.reason))
-            names = ["delivery_id", "lead_id", "reason"]
-            self.connection.execute(insert(withheld).from_select(names, rows))
-        kept_back = select(func.count()).where(withheld.c.delivery_id == delivery_id)
-        count: int = self.connection.scalars(kept_back).one()
-        return count
-
-    def _failing(self, delivery_id: int, failed_rule: ColumnElement[Any]) -> Sequence[Row[Any]]:
-        """Return for each rule the ids of the delivery's leads that fail it, as the text of an array.
-
-        A query of its own, since PostgreSQL shares the work of judging among several processes only
-        where nothing is written: half the time for a million leads.
-        """
-        judged = (
-            select(queue_entry.c.lead_id, failed_rule.label("reason"))
-            .join(lead, lead.c.id == queue_entry.c.lead_id)
-            .where(queue_entry.c.lot_id.in_(lots_of(self.connection, delivery_id)))
-            .subquery()
-        )
-        ids = cast(func.array_agg(judged.c.lead_id), Text).label("lead_ids")
-        by_rule = select(judged.c.reason, ids).where(judged.c.reason.is_not(None)).group_by(judged.c.reason)
-        return self.connection.execute(by_rule).all()
-
-    def _count(self, delivery_id: int) -> int:
-        counted = select(func.count()).select_from(queue_entry).join(lot, lot.c.id == queue_entry.c.lot_id)
-        return self.connection.scalars(counted.where(lot.c.delivery_id == delivery_id)).one()
-
-    def _drop_empty_lots(self) -> None:
-        filled = exists().where(queue_entry.c.lot_id == lot.c.id)
-        self.connection.execute(delete(lot).where(waiting_lots(self.batch_no), ~filled))
-
     def _what_is_missing(self, delivery_id: int, included: int) -> str | None:
         """Say why this delivery may not depart as it is, or None when it may."""
         minimum = max(self.selection.minimum, 1)
         if included >= minimum:
             return None
         if included == 0:
-            return self._why_none_goes()
+            return self.boarding.why_none_goes()
         if self.selection.max_wait is not None and self._waited_since(delivery_id, self.selection.max_wait):
             return None
         return f"{included} leads may go, the minimum is {minimum}"
-
-    def _why_none_goes(self) -> str:
-        """Say what is with the leads that wait and that this departure does not even look at."""
-        if self.kind is DeliveryKind.TEST:
-            return NOTHING_WAITS
-        stays = {
-            "received after the window": queue_entry.c.received_at >= self.window_to,
-            "held": held(self.batch_no) if self.has_stops else None,
-            "in their quiet hours": self.selection.must_wait,
-        }
-        looked_for = {why: which for why, which in stays.items() if which is not None}
-        waiting = (queue_entry.c.lot_id == lot.c.id) & (queue_entry.c.lead_id == lead.c.id)
-        counts = [func.count().filter(which) for which in looked_for.values()]
-        found = self.connection.execute(select(*counts).where(waiting_lots(self.batch_no), waiting)).one()
-        told = [f"{count} {why}" for why, count in zip(looked_for, found, strict=True) if count]
-        return f"{NOTHING_WAITS} (waiting: {', '.join(told)})" if told else NOTHING_WAITS
 
     def _waited_since(self, delivery_id: int, wait: timedelta) -> bool:
         oldest = select(func.min(delivery_lead.c.received_at)).where(
