@@ -171,7 +171,11 @@ def run_all(live: Live) -> None:
         for batch_id in LEFT_OUT:
             look_at_what_was_left_out(live, api, processes, batch_id)
         add_leads(live.airflow.database, 5, flow="left_out")
-        until(lambda: live.delivered("left_out"), processes, what="a later departure of left_out delivers")
+        until(
+            lambda: "delivered" in [state for state, _ in live.deliveries("left_out")],
+            processes,
+            what="a later departure of left_out delivers",
+        )
         for batch_id in NEVER:
             live.runs[batch_id] = len(runs_of(api, batch_id))
         listen_to_the_commands(live)
