@@ -129,6 +129,8 @@ def test_a_short_week_covers_only_its_open_days(database, departs_at, begins, en
     [
         ({"period": "week"}, local(12), local(5), local(12)),
         ({"period": "week", "which": "previous"}, local(14, "09:00"), local(5), local(12)),
+        ({"period": "week", "which": "previous"}, local(12), local(5), local(12)),
+        ({"period": "day", "which": "previous"}, local(14), local(13), local(14)),
         ({"period": "week", "days": "sat-fri"}, local(16, "17:00"), local(10), local(16, "17:00")),
         ({"period": "day", "which": "previous"}, local(14, "09:00"), local(13), local(14)),
         ({"period": "day"}, local(14, "09:00"), local(14), local(14, "09:00")),

@@ -90,13 +90,14 @@ class Period(BaseModel):
         """Return the window of a departure.
 
         Args:
-            departs_at: aware. At the first moment of a period it is the period before that is over and goes.
+            departs_at: aware. At the first moment of a period it is the period before that goes, whatever `which` says: it is over.
             zone: where the period's days are meant.
             calendar: whose closed days `days` leaves out at both ends.
         """
-        begin = self._begin((departs_at - _TICK).astimezone(zone).date())
-        if self.which == "previous":
-            begin = self._begin(begin - _DAY)
+        if self.which == "current":
+            begin = self._begin((departs_at - _TICK).astimezone(zone).date())
+        else:
+            begin = self._begin(self._begin(departs_at.astimezone(zone).date()) - _DAY)
         first, end = self._open_part(begin, calendar=calendar)
         begins, ends = (resolve(datetime.combine(day, time()), zone=zone).utc for day in (first, end))
         return Window(begins=begins, ends=min(ends, max(departs_at, begins)))
