@@ -101,6 +101,13 @@ def test_the_end_of_a_series_is_told_on_its_own_clock(read, until, last):
 
 
 @pytest.mark.req("R040")
+@pytest.mark.parametrize(("until", "last"), [("T085959", "2026-12-08"), ("T090000", "2026-12-15")])
+def test_the_end_of_a_series_of_no_zone_is_a_time_of_the_same_clock(read, until, last):
+    starts = "UID:1@example.com\nDTSTART:20261201T090000"
+    assert read(f"{starts}\nRRULE:FREQ=WEEKLY;UNTIL=20261215{until}")[-1] == last
+
+
+@pytest.mark.req("R040")
 def test_an_instance_that_moves_all_that_follow_is_refused_with_its_line(read):
     with pytest.raises(DateFileError, match="RANGE") as refused:
         read(

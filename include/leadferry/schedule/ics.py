@@ -234,7 +234,8 @@ def _recurring(event: Any, start: datetime, clock: tzinfo | None, *, years: rang
     rule = event["RRULE"].to_ical().decode()
     for until in event["RRULE"].get("UNTIL", []):
         last = _own(until, clock)
-        if isinstance(until, datetime) and last.time() < start.time() and clock is not None:
+        same_clock = isinstance(until, datetime) and (clock is not None or until.tzinfo is None)
+        if same_clock and last.time() < start.time():
             last -= _DAY
         rule = re.sub(r"UNTIL=[^;]*", f"UNTIL={last:%Y%m%d}", rule)
     begin, end = date(years[0], 1, 1) - _DAY, date(years[-1], 12, 31) + _DAY
