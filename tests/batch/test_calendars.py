@@ -103,6 +103,15 @@ def test_a_subdivision_adds_holidays_and_work_may_go_on_on_some(config):
 
 
 @pytest.mark.req("R037")
+def test_a_holiday_of_single_years_may_be_left_out_also_when_those_years_are_over(config, monkeypatch):
+    """Argentina's bridge days are decided year by year, so no later year has one yet."""
+    written = "closed: [{country: AR, without: [Bridge Public Holiday]}]"
+    assert "Bridge Public Holiday" not in config.calendar(written).closed.values()
+    monkeypatch.setattr("leadferry.batch.calendars.today", lambda: date(2040, 1, 1))
+    assert config.calendar(written).why_closed(date(2040, 7, 9)) == "Independence Day"
+
+
+@pytest.mark.req("R037")
 def test_company_days_come_once_or_every_year(config):
     calendar = config.calendar("closed: [{dates: [2026-06-17, 12-24], name: Outing}]")
     assert calendar.why_closed(date(2026, 6, 17)) == "Outing"

@@ -30,6 +30,7 @@ from leadferry.schedule.holiday_lists import (
     check_categories,
     check_country,
     check_market,
+    check_names,
     country_holidays,
     market_holidays,
     without,
@@ -96,7 +97,7 @@ class Country(_Model):
         check_country(self.country, self.subdivision)
         check_categories(self.country, self.categories)
         if self.without:
-            without(self.find(years_around(date(2026, 1, 1))).closed, self.without)
+            check_names(self.find(years_around(date(2026, 1, 1))).closed, self.without)
         return self
 
     def find(self, years: range) -> DatesFound:

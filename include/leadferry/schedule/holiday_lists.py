@@ -121,20 +121,26 @@ def _end_told(name: str) -> time | None:
     return time(hour, int(said[2]))
 
 
-def without(closed: dict[date, str], names: Iterable[str]) -> dict[date, str]:
-    """Leave holidays out by name, also on the days on which they are observed.
+def check_names(closed: dict[date, str], names: Iterable[str]) -> None:
+    """Refuse names that no holiday of these years has.
 
     Raises:
-        ValueError: no holiday has this name.
+        ValueError: says which, and what was probably meant.
     """
-    unwanted = list(names)
     known = {_plain(name) for name in closed.values()}
-    for name in unwanted:
+    for name in names:
         if name.casefold() not in {one.casefold() for one in known}:
             near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"no holiday here is called {name!r}{hint}")
-    folded = {name.casefold() for name in unwanted}
+
+
+def without(closed: dict[date, str], names: Iterable[str]) -> dict[date, str]:
+    """Leave holidays out by name, also on the days on which they are observed.
+
+    A name that none of them has changes nothing: some come in single years only, which the horizon leaves behind.
+    """
+    folded = {name.casefold() for name in names}
     return {day: name for day, name in closed.items() if _plain(name).casefold() not in folded}
 
 
