@@ -120,6 +120,11 @@ def test_a_departure_at_the_first_moment_of_the_preview_is_shown(config):
     assert preview("daily", "-n", "1", "--from", "2026-07-01T13:00Z")[0]["utc"] == "2026-07-01T13:00:00+00:00"
 
 
+def test_a_preview_from_a_time_that_does_not_exist_begins_after_the_gap(config):
+    write(config, "daily", '{at: ["02:30"]}')
+    assert preview("daily", "-n", "1", "--from", "2026-03-08T02:30")[0]["utc"] == "2026-03-08T07:00:00+00:00"
+
+
 def test_people_get_a_table_with_weekday_and_zone(config, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     write(config, "daily", '{at: ["09:00"], on: weekdays}')
@@ -328,7 +333,20 @@ def test_where_nothing_departs_by_a_timetable_an_order_is_refused(config, store,
     assert rows(store, "SELECT count(*) FROM skip_order") == [(0,)]
 
 
-@pytest.mark.parametrize("arguments", [["daily", "--skip-next"], [], ["daily", "--all"]])
-def test_an_order_without_reason_or_batch_is_wrong_usage(config, arguments):
+ONE_ORDER = ["--skip-next", "--reason", "closed"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["daily", "--skip-next"],
+        [],
+        ["daily", "--all"],
+        ["--all", *ONE_ORDER],
+        ["--all", "--ics"],
+        ["daily", "--keep-next", *ONE_ORDER],
+    ],
+)
+def test_an_order_without_reason_or_batch_or_beside_another_is_wrong_usage(config, store, arguments):
     write(config, "daily", '{at: ["09:00"]}')
     assert CliRunner().invoke(app, ["schedule", *arguments]).exit_code == 2

@@ -51,6 +51,8 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
     """Print the next departures of a batch, in UTC and local time, with the reason of every shift."""
     if every is (batch is not None):
         raise typer.BadParameter("name one batch, or ask for --all")
+    if sum([skip_next, keep_next, as_ics]) > (batch is not None):
+        raise typer.BadParameter("--skip-next, --keep-next and --ics go with one batch, one at a time")
     if batch is None:
         _show_conflicts(start, days=days, as_json=as_json)
         return
@@ -175,13 +177,14 @@ def _zone(batch: Batch) -> str:
 
 def _moment(written: str | None, *, zone: str) -> datetime:
     """Return the moment after which departures are wanted, so that one at the written moment itself is among them."""
+    from leadferry.schedule.instants import resolve
+
     if written is None:
         return datetime.now(tz=UTC)
     try:
         moment = datetime.fromisoformat(written)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=time_zone(zone))).astimezone(
-            UTC
-        ) - datetime.resolution
+        utc = moment.astimezone(UTC) if moment.tzinfo else resolve(moment, zone=time_zone(zone)).utc
+        return utc - datetime.resolution
     except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{written!r} is no date or time such as 2026-03-07 or 2026-03-07T12:00"
