@@ -17,12 +17,14 @@ import pendulum
 import pytest
 from airflow.exceptions import AirflowTimetableInvalid
 from airflow.models.dag import DagModel
+from airflow.sdk import Asset, AssetAny
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.utils.types import DagRunType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from leadferry.asset_timetable import DepartureOrAssetTimetable
 from leadferry.schedule import Timed
 from leadferry.timetables import FIRST_DEPARTURE_GRACE, DepartureTimetable, timetable_for
 from wall_clock import ZONES
@@ -301,6 +303,14 @@ def test_even_a_schedule_with_every_minute_has_a_short_description():
 def test_what_could_never_depart_is_refused_when_the_dag_file_is_read(broken, message):
     with pytest.raises(AirflowTimetableInvalid, match=message):
         broken.validate()
+
+
+def test_what_could_never_depart_is_refused_also_where_an_asset_starts_runs():
+    never = timetable_for(Timed(at=("09:00",), on={"month": "31st business day"}), "UTC")
+    with pytest.raises(AirflowTimetableInvalid, match=r"never departs|no departure"):
+        DepartureOrAssetTimetable(timetable=never, assets=AssetAny(Asset("prices"))).validate()
+    fine = timetable_for(Timed(at=("09:00",)), "UTC")
+    DepartureOrAssetTimetable(timetable=fine, assets=AssetAny(Asset("prices"))).validate()
 
 
 def test_a_zone_that_only_this_process_does_not_know_is_logged_and_not_raised(caplog):

@@ -217,7 +217,14 @@ def test_what_cannot_be_waited_for_is_refused(keys, told):
         make_batch(conditions={"ready": keys})
 
 
-@pytest.mark.parametrize("conditions", [{"depart_early": {}}, {"min_leads": 5, "max_leads": 4}])
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"depart_early": {}},
+        {"min_leads": 5, "max_leads": 4},
+        {"min_leads": 5, "depart_early": {"leads": 4, "oldest": "2h"}},
+    ],
+)
 def test_conditions_that_cannot_be_meant_are_refused(conditions):
-    with pytest.raises(ValueError, match=r"say when|max_leads is less"):
+    with pytest.raises(ValueError, match=r"say when|max_leads is less|depart_early.leads is less"):
         make_batch(conditions=conditions)

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 class DepartureOrAssetTimetable(AssetOrTimeSchedule):
     """Airflow's own, which leaves it to the times also what becomes of a run that was noted before a downtime."""
 
+    def validate(self) -> None:
+        """Refuse what the times cannot be used for as well: Airflow's own asks only the assets.
+
+        Raises:
+            AirflowTimetableInvalid: shown by Airflow as an import error of the DAG file.
+        """
+        super().validate()
+        self.timetable.validate()
+
     def next_run_info_from_dag_model(self, *, dag_model: DagModel) -> DagRunInfo | None:
         """Return the run to make now; see `DepartureTimetable.next_run_info_from_dag_model`."""
         return self.timetable.next_run_info_from_dag_model(dag_model=dag_model)

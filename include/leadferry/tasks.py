@@ -83,6 +83,8 @@ class WaitUntilReady(BaseOperator):
             ready = batch.conditions.ready
             if ready is None or trigger.params.test:
                 return
+            if _took_its_leads(batch, trigger):
+                return
             _skip_if_left_out(batch, trigger)
             run = context["dag_run"]
             deadline = (run.start_date or run.run_after) + ready.timeout
@@ -133,6 +135,14 @@ class WaitUntilReady(BaseOperator):
         if now >= deadline:
             _give_up(batch, trigger, error=None)
         _reschedule(Later(until=min(now + ready.every, deadline), reason=f"{ready} is awaited"))
+
+
+def _took_its_leads(batch: Batch, trigger: Trigger) -> bool:
+    """Tell whether the run took its leads before somebody cleared it: there is nothing to wait for any more."""
+    from leadferry.connections import lead_store
+    from leadferry.store.precedents import is_under_way
+
+    return is_under_way(lead_store(), batch.id, run_id=trigger.run_id)
 
 
 def _skip_if_left_out(batch: Batch, trigger: Trigger) -> None:
@@ -225,7 +235,8 @@ def deliver(batch_id: str, destination_id: str) -> int:
 
         database = lead_store()
         delivery_id = _delivery_id(database, batch_id)
-        _reschedule(not_yet(database, delivery_id, now=datetime.now(tz=UTC)))
+        now = datetime.now(tz=UTC)
+        _reschedule(not_yet(database, delivery_id, now=now, destination_id=destination_id))
         try:
             confirmed = send_files(database, Archive.from_environment(), delivery_id, destination_id)
         except LeadferryError as error:

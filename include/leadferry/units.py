@@ -42,6 +42,9 @@ Duration = Annotated[
 ]
 """A length of time as people write it: `90s`, `15m`, `2h`, `3d`."""
 
+MOST_LEADS = 10**12
+"""More than anybody has: a greater number is a mistake, and at some size the database cannot count so far."""
+
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 

@@ -222,3 +222,14 @@ def test_file_names_are_made_only_for_the_first_meeting_of_each_pair_at_each_pla
         ("late, two", "both deliver in the same minute"),
     ]
     assert len(made) == 2 * len(told)
+
+
+@pytest.mark.req("R055")
+def test_a_batch_that_is_switched_off_is_in_nobodys_way(config):
+    write(config, "one", '{at: ["09:00"]}')
+    write(config, "two", '{at: ["09:00"]}', more="enabled: false")
+    text = (config / "batches" / "two.yaml").read_text()
+    (config / "batches" / "two.yaml").write_text(text.replace("out/two", "out/one"))
+    assert found(config) == []
+    (config / "batches" / "two.yaml").write_text(text.replace("out/two", "out/one").replace("false", "true"))
+    assert [one[0] for one in found(config)] == ["one, two"]

@@ -125,7 +125,8 @@ def test_a_departure_of_the_timetable_leaves_no_audit_row(ferry):
 
 @pytest.mark.req("C33")
 @pytest.mark.parametrize(
-    "params", [{"limit": 0}, {"limit": "5"}, {"order": "best"}, {"lmit": 5}, {"test": 1}]
+    "params",
+    [{"limit": 0}, {"limit": "5"}, {"limit": 10**19}, {"order": "best"}, {"lmit": 5}, {"test": 1}],
 )
 def test_parameters_that_cannot_be_meant_are_named(params):
     with pytest.raises(BatchConfigError, match=next(iter(params))):

@@ -228,6 +228,86 @@ def test_a_destination_may_have_times_of_its_own(database):
     assert found.until == datetime(2026, 1, 13, 16, tzinfo=UTC)
 
 
+@pytest.mark.req("R059")
+def test_a_destination_that_is_served_meanwhile_takes_neither_time_nor_reason_from_one_that_waits(
+    ferry, tmp_path
+):
+    """Of two destinations one waits until tomorrow, the other is sent to now, and then waits for a sooner time."""
+    inbox = tmp_path / "inbox"
+    batch = make_batch(
+        timezone="America/New_York",
+        retry={"attempts": 1, "at": ["09:00"]},
+        destinations=[
+            folder("/nowhere", id="waits"),
+            folder(inbox, id="served"),
+            folder("/nowhere", id="sooner", retry={"at": ["14:00"]}),
+        ],
+    )
+    add_leads(ferry.database, 2)
+    claimed = ferry.rendered(batch)
+    now = datetime.now(tz=UTC)
+    at_once = now.astimezone(NEW_YORK).replace(hour=10, minute=0)
+    ask = (ferry.database, claimed.delivery_id)
+    waits = another_time(*ask, "waits", INTERRUPTED, now=at_once)
+    needed = now + (waits.until - at_once)
+
+    def stands():
+        return rows(ferry.database, "SELECT lease_until > :needed, reason FROM delivery", needed=needed)
+
+    kept = [(True, f"waits until {waits}")]
+    assert stands() == kept
+    assert not_yet(*ask, now=at_once, destination_id="served") is None
+    assert stands() == kept
+    assert ferry.deliver(claimed, "served") == 1
+    assert stands() == kept
+    sooner = another_time(*ask, "sooner", INTERRUPTED, now=at_once)
+    assert stands() == [(True, f"waits until {sooner}")]
+    assert not_yet(*ask, now=sooner.until, destination_id="sooner") is None
+    assert stands() == kept
+    assert not_yet(*ask, now=waits.until, destination_id="waits") is None
+    assert stands() == [(True, None)]
+
+
+@pytest.mark.req("R042")
+def test_a_task_that_has_nothing_to_send_any_more_does_not_wait_for_business_hours(ferry, tmp_path):
+    """A worker that died after the file had arrived, or a task that somebody clears in the evening."""
+    batch = make_batch(
+        timezone="America/New_York",
+        schedule={"at": ["10:00"], "calendar": CALENDAR},
+        destinations=[folder(tmp_path / "inbox"), folder("/nowhere", id="other")],
+    )
+    add_leads(ferry.database, 2)
+    claimed = ferry.rendered(batch)
+    ferry.deliver(claimed, "drop")
+    ask = (ferry.database, claimed.delivery_id)
+    assert not_yet(*ask, now=local(30, "22:00"), destination_id="drop") is None
+    assert rows(ferry.database, "SELECT reason FROM delivery") == [(None,)]
+    assert not_yet(*ask, now=local(30, "22:00"), destination_id="other").until > local(31, "22:00")
+
+
+@pytest.mark.req("R042", "R059")
+def test_what_is_missing_of_a_partial_delivery_is_told_again_after_it_waited_for_business_hours(
+    ferry, tmp_path
+):
+    batch = make_batch(
+        timezone="America/New_York",
+        schedule={"at": ["10:00"], "calendar": CALENDAR},
+        destinations=[folder(tmp_path / "inbox"), folder("/proc/nowhere", id="other")],
+    )
+    add_leads(ferry.database, 2)
+    claimed = ferry.rendered(batch)
+    ferry.deliver(claimed, "drop")
+    assert ferry.try_to_deliver(claimed, "other") is not None
+    partial = ferry.settle(claimed)
+    assert (str(partial.state), partial.reason.split(":")[0]) == ("partial", "other")
+    ask = (ferry.database, claimed.delivery_id)
+    night, morning = local(30, "22:00"), local(30, "22:00") + timedelta(hours=59)
+    assert not_yet(*ask, now=night, destination_id="other").until == morning
+    assert not_yet(*ask, now=morning, destination_id="other") is None
+    assert ferry.try_to_deliver(claimed, "other") is not None
+    assert ferry.settle(claimed) == partial
+
+
 # --- what did not come
 
 

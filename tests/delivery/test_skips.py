@@ -13,6 +13,8 @@ from leadferry.delivery.extract import extract as claim_leads
 from leadferry.delivery.leaving_out import keep_next, leave_out_next, why_none_departs
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryState
+from leadferry.store import settling
+from leadferry.store.precedents import is_under_way
 from leadferry.store.suspensions import hold
 
 NOW = datetime(2026, 1, 30, 12, 0, tzinfo=UTC)
@@ -266,6 +268,19 @@ def test_a_run_that_waited_in_vain_was_left_out_when_a_person_wanted_that_meanwh
     assert (noted.on_request, noted.on_hold) == (True, False)
     assert noted.reason.startswith("left out on request of dana")
     assert rows(database, "SELECT state::text, reason FROM delivery") == [("skipped", noted.reason)]
+
+
+@pytest.mark.req("R046")
+def test_a_run_that_has_its_delivery_waits_for_nothing_when_it_is_cleared(database):
+    """Somebody clears a whole run to send what is missing: its leads are taken, and the upstream file may be gone."""
+    batch = daily(conditions=READY)
+    add_leads(database, 2)
+    assert not is_under_way(database, batch.id, run_id=asked(NINE).run_id)
+    claimed = run(database, NINE, batch)
+    assert is_under_way(database, batch.id, run_id=asked(NINE).run_id)
+    assert not is_under_way(database, batch.id, run_id=asked(TOMORROW).run_id)
+    settling.settle(database, claimed.delivery_id)
+    assert not is_under_way(database, batch.id, run_id=asked(NINE).run_id)
 
 
 # --- where nothing departs by a timetable

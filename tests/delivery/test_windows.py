@@ -220,6 +220,27 @@ def test_as_many_as_the_maximum_go(database):
     assert depart(database, batch(conditions={"max_leads": 3}), local(5)).included == 3
 
 
+@pytest.mark.req("R045")
+@pytest.mark.parametrize("order", ["oldest", "random"])
+def test_the_fewest_and_the_most_leads_count_what_may_go_and_not_what_a_limit_leaves_of_it(database, order):
+    """An import that ran twice is one although the file is small; and ten that wait are ten when three are asked for."""
+    leads = add_leads(database, 10)
+    asked = {"actor": "dana", "params": DeliverNow(limit=3, order=order)}
+    with pytest.raises(DepartureRefusedError, match="10 may go, the maximum is 9"):
+        depart(database, batch(conditions={"max_leads": 9}), local(5), **asked)
+    under = depart(database, batch(conditions={"min_leads": 11}), local(6), **asked)
+    assert (under.state, under.reason) == (
+        DeliveryState.SKIPPED,
+        "10 leads may go, the minimum is 11",
+    )
+    assert waiting(database) == leads
+    claimed = depart(database, batch(conditions={"min_leads": 10, "max_leads": 10}), local(7), **asked)
+    assert (claimed.state, claimed.included) == (DeliveryState.CLAIMED, 3)
+    assert rows(database, "SELECT left_waiting FROM delivery WHERE id = :id", id=claimed.delivery_id) == [
+        (7,)
+    ]
+
+
 # --- quiet hours
 
 NIGHT = {"from": "21:00", "to": "08:00"}

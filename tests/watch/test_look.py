@@ -141,6 +141,21 @@ def test_a_delivery_that_has_not_arrived_by_the_deadline_is_late_until_it_is_set
     assert [one.kind for one in port.watch(MONDAY + LATE).ended] == [Kind.LATE]
 
 
+@pytest.mark.req("F44", "R042")
+def test_what_is_late_because_it_waits_and_what_still_waits_to_depart_is_told_with_that(port):
+    add_leads(port.database, 2)
+    port.batch()
+    port.batch("waits", conditions={"ready": {"file": {"path": "/nowhere/ready.flag"}}})
+    port.watch(MONDAY)
+    delivery_id = port.rendered(at=MONDAY + NINE)
+    held = "waits until 2026-02-03 09:00 UTC: Mon 09:00 is after 08:00, when business hours end"
+    execute(port.database, "UPDATE delivery SET reason = :held WHERE id = :id", held=held, id=delivery_id)
+
+    told = {one.kind: one.detail for one in port.watch(MONDAY + LATE).open}
+    assert f"has not arrived within 30 minutes; it {held}. See its run" in told[Kind.LATE]
+    assert "is stuck in extract or still waits for the file /nowhere/ready.flag, and" in told[Kind.MISSING]
+
+
 @pytest.mark.req("F44")
 def test_a_batch_file_that_cannot_be_loaded_is_an_incident_of_that_batch_alone(port):
     port.batch("fine")

@@ -136,6 +136,15 @@ class Conditions(_Model):
             raise ValueError("max_leads is less than min_leads: no number of leads could ever depart")
         return self
 
+    @model_validator(mode="after")
+    def _what_departs_early_is_enough(self) -> Self:
+        early = self.depart_early.leads if self.depart_early else None
+        if early is not None and early < self.min_leads:
+            raise ValueError(
+                "depart_early.leads is less than min_leads: it would depart once, take nothing, and not be asked again"
+            )
+        return self
+
 
 def not_ready(ready: Ready, *, error: str | None = None) -> str:
     """Say in the ledger and to people why a run took nothing; `error` is the kind of the last one, if any."""

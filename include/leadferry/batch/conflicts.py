@@ -48,6 +48,8 @@ def conflicts(batches: Sequence[Batch], *, start: datetime, span: timedelta) -> 
     found: list[Conflict] = []
     known = _opening_times(batches)
     for batch in batches:
+        if not batch.enabled:
+            continue  # its calendar tells of the recipient all the same
         for departure in _until(batch, start=start, end=start + span):
             found += _while_closed(batch, departure, known[batch.recipient.id])
             minute = departure.utc.replace(second=0, microsecond=0)

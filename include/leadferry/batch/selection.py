@@ -30,7 +30,7 @@ from leadferry.mapping.checks import Check, Consent
 from leadferry.mapping.rules import Condition, Rule
 from leadferry.project import config_folder
 from leadferry.store.caps import Period
-from leadferry.units import Duration
+from leadferry.units import MOST_LEADS, Duration
 from leadferry.zones import time_zone
 
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -52,7 +52,7 @@ class Cap(_Model):
     name: str | None = Field(
         default=None, min_length=1, max_length=100, description="Said where it keeps leads back."
     )
-    leads: int | None = Field(default=None, ge=0, description="Most leads in the period.")
+    leads: int | None = Field(default=None, ge=0, le=MOST_LEADS, description="Most leads in the period.")
     revenue: Decimal | None = Field(default=None, ge=0, description="Most revenue in the period.")
     per: Literal["hour", "day", "week", "month", "total"] = Field(
         description="The period, by the clock of the batch's zone; weeks begin on Monday; total never ends."
@@ -278,7 +278,10 @@ class Select(_Model):
     )
     order: Literal["oldest", "newest", "random"] = "oldest"
     limit: int | None = Field(
-        default=None, ge=1, description="Most leads in one delivery; the rest stay in the queue."
+        default=None,
+        ge=1,
+        le=MOST_LEADS,
+        description="Most leads in one delivery; the rest stay in the queue.",
     )
     received_from: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
         default=None,

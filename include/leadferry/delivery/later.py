@@ -15,10 +15,10 @@ from leadferry.batch.timing import Timing
 from leadferry.delivery.extract import lease
 from leadferry.errors import LeadferryError, OutcomeUnknownError
 from leadferry.schedule.instants import resolve
-from leadferry.states import DeliveryKind, DeliveryState
-from leadferry.store import ledger
+from leadferry.states import DeliveryKind, DeliveryState, DispatchState
+from leadferry.store import ledger, sending
 from leadferry.store.database import Database
-from leadferry.store.later import order_later_try
+from leadferry.store.later import LaterTry, next_try, order_later_try
 from leadferry.store.ledger import Delivery
 from leadferry.zones import time_zone
 
@@ -39,20 +39,54 @@ class Later:
         return f"{self.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: {self.reason}"
 
 
-def not_yet(database: Database, delivery_id: int, *, now: datetime) -> Later | None:
+def not_yet(
+    database: Database, delivery_id: int, *, now: datetime, destination_id: str | None = None
+) -> Later | None:
     """Say until when a rendered delivery waits, and keep its leads that long; None when it may be sent now.
 
-    A test is never kept waiting: a person looks, and it carries nobody's data.
+    A test is never kept waiting: a person looks, and it carries nobody's data. Nor is a destination that has it all.
+
+    Args:
+        database: the lead store.
+        delivery_id: what is to be sent.
+        now: the present, aware.
+        destination_id: where; any when left out.
     """
     delivery = ledger.get_delivery(database, delivery_id)
     if delivery.kind is DeliveryKind.TEST or delivery.state in _ENDED:
+        return None
+    if destination_id is not None and _has_it_all(database, delivery_id, destination_id):
         return None
     batch = Batch.model_validate(delivery.config)
     later = _not_yet(batch, delivery, now=now)
     if later is not None:
         ledger.note_wait(database, delivery_id, later.until - now + lease(batch), reason=str(later))
-    elif delivery.reason is not None:
+    elif (delivery.reason or "").startswith(ledger.WAITS):
+        _go_on(database, delivery_id, batch, but_for=destination_id, now=now)
+    return later
+
+
+def _has_it_all(database: Database, delivery_id: int, destination_id: str) -> bool:
+    there = sending.dispatches_to(database, delivery_id, destination_id)
+    return all(one.state in {DispatchState.CONFIRMED, DispatchState.SKIPPED} for one in there)
+
+
+def _go_on(database: Database, delivery_id: int, batch: Batch, *, but_for: str | None, now: datetime) -> None:
+    """Say that a delivery does not wait any more, unless another destination still waits for its second chance."""
+    chance = next_try(database, delivery_id, after=now, but_for=but_for)
+    if chance is None:
         ledger.go_on(database, delivery_id)
+    else:
+        _keep_for(database, delivery_id, batch, chance, now=now)
+
+
+def _keep_for(
+    database: Database, delivery_id: int, batch: Batch, chance: LaterTry, *, now: datetime
+) -> Later:
+    """Keep a delivery's leads until a second chance, and let people read for which."""
+    failed = f"{chance.destination} failed for good ({chance.error_code})"
+    later = Later(until=chance.until, reason=failed)
+    ledger.note_wait(database, delivery_id, later.until - now + lease(batch), reason=str(later))
     return later
 
 
@@ -86,11 +120,8 @@ def another_time(
     ordered = order_later_try(
         database, delivery_id, destination_id, until=until, error_code=error.code, most=len(times)
     )
-    if not ordered:
-        return None
-    later = Later(until=until, reason=f"{destination_id} failed for good ({error.code})")
-    ledger.note_wait(database, delivery_id, until - now + lease(batch), reason=str(later))
-    return later
+    chance = LaterTry(destination=destination_id, until=until, error_code=error.code)
+    return _keep_for(database, delivery_id, batch, chance, now=now) if ordered else None
 
 
 def _next_time(times: Sequence[time], now: datetime, *, zone: str) -> datetime:

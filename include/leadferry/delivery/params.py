@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leadferry.errors import BatchConfigError
+from leadferry.units import MOST_LEADS
 
 
 class DeliverNow(BaseModel):
@@ -16,7 +17,11 @@ class DeliverNow(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     limit: int | None = Field(
-        default=None, ge=1, title="Limit", description="Most leads to deliver. Empty: the batch's own limit."
+        default=None,
+        ge=1,
+        le=MOST_LEADS,
+        title="Limit",
+        description="Most leads to deliver. Empty: the batch's own limit.",
     )
     order: Literal["oldest", "newest", "random"] | None = Field(
         default=None, title="Order", description="Which leads go first. Empty: the batch's own order."
@@ -78,7 +83,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 FORM: dict[str, dict[str, Any]] = {
-    "limit": {"default": None, "type": ["null", "integer"], "minimum": 1},
+    "limit": {"default": None, "type": ["null", "integer"], "minimum": 1, "maximum": MOST_LEADS},
     "order": {"default": None, "type": ["null", "string"], "enum": [None, "oldest", "newest", "random"]},
     "ignore_minimum": {"default": False, "type": "boolean"},
     "ignore_maximum": {"default": False, "type": "boolean"},

@@ -244,8 +244,8 @@ class _Claimer:
             now=self.window_to,
         )
         verdict = judge.judge()
-        if self.selection.maximum is not None and verdict.included > self.selection.maximum:
-            return self._refuse(verdict.included, self.selection.maximum)
+        if self.selection.maximum is not None and verdict.may_go > self.selection.maximum:
+            return self._refuse(verdict.may_go, self.selection.maximum)
         gate = judge.closed_gate(verdict)
         missing = self._too_few(verdict) or gate
         if missing is None:
@@ -283,7 +283,7 @@ class _Claimer:
     def _too_few(self, verdict: Verdict) -> str | None:
         """Say why this delivery may not depart as it is, or None when it may."""
         minimum = max(self.selection.minimum, 1)
-        if verdict.included >= minimum:
+        if verdict.may_go >= minimum:
             return None
         if verdict.included == 0:
             if verdict.left:
@@ -293,7 +293,7 @@ class _Claimer:
             until=self.window_to, wait=self.selection.max_wait
         ):
             return None
-        return f"{verdict.included} leads may go, the minimum is {minimum}"
+        return f"{verdict.may_go} leads may go, the minimum is {minimum}"
 
     def _finish_judged(
         self, delivery_id: int, state: DeliveryState, verdict: Verdict, *, reason: str | None = None

@@ -241,6 +241,8 @@ class Unsettled:
     lease_until: datetime
     settled_at: datetime | None
     """When it began to wait for a person; None for what is under way."""
+    reason: str | None
+    """Until when it waits and why; None when it does not."""
     sending: list[str]
     """Destinations to which something may be under way."""
     unknown: list[int]
@@ -254,7 +256,7 @@ def unsettled(database: Database) -> list[Unsettled]:
     query = text(
         """
         SELECT d.id, batch.id AS batch, d.run_id, d.state::text AS state, d.departs_at, d.lease_until, d.settled_at,
-               ARRAY(SELECT DISTINCT destination FROM dispatch WHERE delivery_id = d.id AND state = 'sending'
+               d.reason, ARRAY(SELECT DISTINCT destination FROM dispatch WHERE delivery_id = d.id AND state = 'sending'
                      ORDER BY destination) AS sending,
                ARRAY(SELECT id FROM dispatch WHERE delivery_id = d.id AND state = 'unknown' ORDER BY id) AS unknown,
                batch_config.config

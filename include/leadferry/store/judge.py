@@ -65,6 +65,9 @@ candidate = Table(
 )
 """The leads that wait, in the batch's order; `reason` says why one is withheld."""
 
+LIMIT = "limit"
+"""Why leads stay that the limit of a delivery leaves for the next one."""
+
 NO_PRICE = "no price"
 """Why a lead is withheld whose price cannot be read although a cap on revenue needs it."""
 
@@ -87,6 +90,11 @@ class Verdict:
     """When the oldest included lead was received."""
     edge: int | None
     """Leads from this place on stay in the queue."""
+
+    @property
+    def may_go(self) -> int:
+        """How many may go, those included that a limit keeps for the next delivery."""
+        return self.included + (self.left if self.left_reason == LIMIT else 0)
 
     def waited(self, *, until: datetime, wait: timedelta) -> bool:
         """Tell whether a lead that may go has waited that long."""
@@ -266,7 +274,7 @@ class Judge:
             included=row.included,
             withheld=row.withheld,
             left=beyond,
-            left_reason=(holding or "limit") if beyond else None,
+            left_reason=(holding or LIMIT) if beyond else None,
             rooms=found,
             full=full,
             revenue=Decimal(row.revenue) if self.selection.has_price else None,

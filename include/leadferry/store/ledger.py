@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, text, update
 
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryKind, DeliveryState, DispatchState, FileKind
@@ -151,9 +151,14 @@ def extend_lease(database: Database, delivery_id: int, lease: timedelta) -> None
         )
 
 
+def longer_lease(lease: timedelta) -> ColumnElement[datetime]:
+    """Return until when a delivery keeps its leads for one of its destinations: another one may need them longer."""
+    return func.greatest(delivery.c.lease_until, func.now() + lease)
+
+
 def note_wait(database: Database, delivery_id: int, lease: timedelta, *, reason: str) -> None:
     """Extend the lease of a delivery that waits although it could go on, and let people read why."""
-    values = {"lease_until": func.now() + lease, "reason": f"{WAITS}{reason}"}
+    values = {"lease_until": longer_lease(lease), "reason": f"{WAITS}{reason}"}
     with database.transaction() as connection:
         connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(values))
 

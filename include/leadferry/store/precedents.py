@@ -11,6 +11,7 @@ from sqlalchemy import func, literal, select
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.claim import TOO_MANY
 from leadferry.store.database import Database
+from leadferry.store.opening import live_delivery_of_run
 from leadferry.store.tables import audit, batch, batch_config, delivery
 
 Rows = list[dict[str, Any]]
@@ -52,6 +53,13 @@ def previous_departure(
     )
     with database.transaction() as connection:
         return connection.scalar(last)
+
+
+def is_under_way(database: Database, batch_id: str, *, run_id: str) -> bool:
+    """Tell whether an Airflow run has a delivery that took leads, or has ended well: one that would be found again."""
+    with database.transaction() as connection:
+        number = connection.scalar(select(batch.c.no).where(batch.c.id == batch_id))
+        return number is not None and live_delivery_of_run(connection, number, run_id=run_id) is not None
 
 
 def batch_no(database: Database, batch_id: str) -> int | None:

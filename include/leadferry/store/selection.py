@@ -77,8 +77,9 @@ class Selection:
 
     @property
     def needs_judge(self) -> bool:
-        """Whether more is asked of a lead than to meet rules."""
-        return bool(self.caps or self.gates) or self.dedupe is not None or self.goes_again
+        """Whether more is asked than that a lead meets rules: what may go must be counted before a lead is moved."""
+        counts = self.limit is not None and (self.minimum > self.limit or self.maximum is not None)
+        return counts or bool(self.caps or self.gates) or self.dedupe is not None or self.goes_again
 
     @property
     def goes_again(self) -> bool:

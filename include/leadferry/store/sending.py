@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from leadferry.errors import DestinationBusyError, LeadferryError, StoreError
 from leadferry.states import DeliveryState, DispatchState
 from leadferry.store.database import Database
-from leadferry.store.ledger import lock
+from leadferry.store.ledger import lock, longer_lease
 from leadferry.store.tables import attempt, delivery, dispatch
 
 
@@ -103,7 +103,7 @@ def begin_sending(database: Database, dispatches: Sequence[Dispatch], *, lease: 
             [{"dispatch_id": row.id, "number": row.attempts, "worker": _worker()} for row in rows],
         )
         connection.execute(
-            update(delivery).where(delivery.c.id == owner).values(lease_until=func.now() + lease)
+            update(delivery).where(delivery.c.id == owner).values(lease_until=longer_lease(lease))
         )
     number: int = max(row.attempts for row in rows)
     return number

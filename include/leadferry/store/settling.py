@@ -62,7 +62,7 @@ def _settle(connection: Connection, delivery_id: int, *, reason: str | None = No
     _skip_unneeded(connection, delivery_id)
     target = _target_state(connection, delivery_id, state)
     returned = 0
-    if target is state is DeliveryState.DELIVERED:
+    if target is state and state not in {DeliveryState.FAILED, DeliveryState.SKIPPED}:
         _tell_why(connection, delivery_id)
     if target is not state:
         reason = reason or _why(connection, delivery_id)
@@ -126,7 +126,7 @@ def _what_happened(row: Row[Any]) -> str:
 
 
 def _tell_why(connection: Connection, delivery_id: int) -> None:
-    """Bring the reason of a delivered delivery up to date: a destination that was not required may have confirmed."""
+    """Bring the reason of a settled delivery up to date: it may have waited since, or a destination have confirmed."""
     why = _why(connection, delivery_id)
     connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(reason=why))
 

@@ -122,7 +122,8 @@ class Look:
             elif one.lease_until + RECOVERY_TAKES < self.now:
                 yield self._finding(one.batch, Kind.DOUBT, _doubt(one), since=one.lease_until)
             elif batch and batch.deadline is not None and one.departs_at + batch.deadline < self.now:
-                late = f"Delivery {one.id} of batch {one.batch} departed at {one.departs_at:%Y-%m-%d %H:%M} UTC and has not arrived within {spoken(batch.deadline)}; it is {one.state}. See its run {one.run_id} in Airflow; `leadferry dispatch list {one.id}` shows what is on its way."
+                stands = one.reason or f"is {one.state}"
+                late = f"Delivery {one.id} of batch {one.batch} departed at {one.departs_at:%Y-%m-%d %H:%M} UTC and has not arrived within {spoken(batch.deadline)}; it {stands}. See its run {one.run_id} in Airflow; `leadferry dispatch list {one.id}` shows what is on its way."
                 yield self._finding(one.batch, Kind.LATE, late, since=one.departs_at + batch.deadline)
 
     def _held(self, one: Unsettled, batch: Batch | None) -> Iterator[Finding]:
@@ -177,10 +178,12 @@ def spoken(length: timedelta) -> str:
 
 
 def _missing(batch: Batch, due: datetime) -> str:
+    ready = batch.conditions.ready
+    waits = f" or still waits for {ready}" if ready else ""
     return (
         f"Batch {batch.id} should have departed on {due:%a %Y-%m-%d at %H:%M %Z} and there is no delivery. Its leads wait"
         f" in the queue. Look in Airflow whether the DAG {batch.dag_id} is paused or has an import error, whether its run"
-        " is stuck in extract, and whether the scheduler and the dag-processor run; trigger the DAG to deliver now."
+        f" is stuck in extract{waits}, and whether the scheduler and the dag-processor run; trigger the DAG to deliver now."
     )
 
 
