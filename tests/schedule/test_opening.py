@@ -180,3 +180,42 @@ def test_what_is_held_over_the_night_when_clocks_go_back_waits_for_the_second_ha
 )
 def test_days_of_a_period_are_said_as_people_say_them(on, aloud):
     assert str(ADAPTER.validate_python({"at": ["09:00"], "on": on})) == f"{aloud} at 09:00"
+
+
+@pytest.mark.req("R035", "R043", "R060")
+@pytest.mark.parametrize(
+    ("day", "at", "blackout", "goes"),
+    [
+        ("2026-03-07", "01:40", "03:00 04:00", "02:11:12 EST"),
+        ("2026-03-08", "01:40", "03:00 04:00", "04:00:00 EDT"),  # not 03:11 EDT
+        ("2026-11-01", "00:45", "01:00 01:45", "01:45:00 EST"),  # not 01:16 EST, when it is 01:00 again
+        ("2026-11-02", "00:45", "01:00 01:45", "02:16:12 EST"),
+    ],
+)
+def test_what_is_spread_over_a_change_of_clocks_stays_out_of_the_blackout_on_the_other_side(
+    day, at, blackout, goes
+):
+    """The share of this batch is 31 minutes and 12 seconds, which end an hour later or earlier on the clock of such a night."""
+    starts, ends = blackout.split()
+    calendar = {"weekend": [], "blackouts": [{"starts": starts, "ends": ends}]}
+    schedule = scheduled(calendar=calendar, at=[at], spread="1h")
+    start = datetime.fromisoformat(f"{day}T04:00").replace(tzinfo=UTC)
+    found = next(departures(schedule, timezone="America/New_York", after=start, batch_id="acme"))
+    assert f"{found.local:%F %T %Z}" == f"{day} {goes}"
+    assert closed(schedule, found.utc, timezone="America/New_York") is None
+
+
+@pytest.mark.req("R043", "R060")
+@pytest.mark.parametrize(
+    ("calendar", "at", "goes"),
+    [
+        ({"blackouts": [("08:30", "09:30"), ("19:00", "23:00")]}, "12:00", "Mon 06-01 23:00"),
+        ({"blackouts": [("08:30", "09:30"), ("19:00", "23:00")]}, "14:00", "Mon 06-01 23:31"),
+        ({"blackouts": [("16:30", "17:30")], "hours": HOURS}, "09:00", "Mon 06-01 09:00"),  # Friday's
+    ],
+)
+def test_a_long_share_of_spread_and_blackouts_every_day_leave_a_time_to_depart(calendar, at, goes):
+    """Counted earlier by the share, 9:31 hours, these blackouts would fill the whole day, every day."""
+    blackouts = [{"starts": starts, "ends": ends} for starts, ends in calendar["blackouts"]]
+    schedule = scheduled(calendar={**calendar, "blackouts": blackouts}, at=[at], spread="12h")
+    assert preview(schedule, count=1)[0][0] == goes

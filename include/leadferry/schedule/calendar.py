@@ -121,23 +121,34 @@ class Calendar(BaseModel):
 
     @model_validator(mode="after")
     def _blackouts_end(self) -> Self:
-        repeated = [one for one in self.blackouts if isinstance(one.starts, time)]
-        if not repeated:
-            return self
-        usual = self.model_copy(update={"blackouts": tuple(repeated)})
-        week = [datetime(2024, 1, 1) + number * _DAY for number in range(7)]  # noqa: DTZ001  # any week will do
-        ends = usual.postponed(week[0])
-        if ends and ends[0] - week[0] > timedelta(weeks=2):
-            raise ValueError("the blackouts leave no time of the week")
-        worked = [day.date() for day in week if WEEKDAYS[day.weekday()] not in self.weekend]
-        if self.hours and worked and not any(usual.has_time_on(day, self.hours) for day in worked):
-            raise ValueError("the blackouts leave no time of the business hours")
+        why = self.why_never()
+        if why is not None:
+            raise ValueError(why)
         return self
 
-    def has_time_on(self, day: date, hours: Hours) -> bool:
-        """Whether the blackouts leave any time of the hours on a day."""
+    def why_never(self, *, lead: timedelta = timedelta()) -> str | None:
+        """Say why no week has a time at which anything goes; None when it has one.
+
+        Args:
+            lead: how much earlier the blackouts count, for departures that are delayed by that much afterwards.
+        """
+        repeated = [one for one in self.blackouts if isinstance(one.starts, time)]
+        if not repeated:
+            return None
+        usual = self.model_copy(update={"blackouts": tuple(repeated)})
+        week = [datetime(2024, 1, 1) + number * _DAY for number in range(7)]  # noqa: DTZ001  # any week will do
+        ends = usual.postponed(week[0], lead=lead)
+        if ends and ends[0] - week[0] > timedelta(weeks=2):
+            return "the blackouts leave no time of the week"
+        worked = [day.date() for day in week if WEEKDAYS[day.weekday()] not in self.weekend]
+        if self.hours and worked and not any(usual.has_time_on(day, self.hours, lead=lead) for day in worked):
+            return "the blackouts leave no time of the business hours"
+        return None
+
+    def has_time_on(self, day: date, hours: Hours, *, lead: timedelta = timedelta()) -> bool:
+        """Whether the blackouts leave any time of the hours on a day; for `lead` see `why_never`."""
         opens = datetime.combine(day, hours.opens)
-        found = self.postponed(opens)
+        found = self.postponed(opens, lead=lead)
         return found is None or found[0] <= datetime.combine(day, hours.closes)
 
     @cached_property

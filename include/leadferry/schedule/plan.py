@@ -23,7 +23,7 @@ from leadferry.schedule.calendar import LONGEST_CLOSURE, Calendar
 from leadferry.schedule.clock import write_clock
 from leadferry.schedule.instants import Instant, resolve, second
 from leadferry.schedule.model import Cron, Schedule, Timed
-from leadferry.schedule.opening import last_time, opening
+from leadferry.schedule.opening import closed, last_time, opening
 from leadferry.zones import time_zone
 
 HORIZON = 3000
@@ -135,6 +135,9 @@ class Plan:
         self._zone = zone_of(schedule, timezone=timezone)
         self._calendar: Calendar = schedule.calendar_or_plain
         self._offset = schedule.offset(batch_id)
+        # Blackouts count earlier by the share of `spread`, so that what is moved behind them is spread there too.
+        # Where that leaves no time at all, `_let_go` alone keeps departures out of them.
+        self._lead = timedelta() if self._calendar.why_never(lead=self._offset) else self._offset
         self._instants_of = lru_cache(maxsize=_KEPT_DAYS)(self._compute_instants)
 
     def after(self, moment: datetime) -> Iterator[Departure]:
@@ -177,8 +180,8 @@ class Plan:
         """Return a day such that no departure of an earlier day goes after `start`, however the calendar moves it."""
         day = self._local(start - self._offset).date()
         for _ in range(LONGEST_CLOSURE):
-            opens, _reasons = opening(self._schedule, datetime.combine(day, time()), spread=self._offset)
-            if resolve(opens, zone=self._zone).utc + self._offset <= start:
+            opens, _reasons = opening(self._schedule, datetime.combine(day, time()), spread=self._lead)
+            if self._let_go(resolve(opens, zone=self._zone).utc + self._offset)[0] <= start:
                 break
             day -= _DAY
         return self._open_before(day - _DAY)
@@ -286,7 +289,19 @@ class Plan:
         if utc > limit:
             notes.append(f"spread no further than {ends:%H:%M}, when the day ends")
             utc = max(limit, instant.utc)
-        return Instant(utc=utc, note="; ".join(notes))
+        utc, held = self._let_go(utc)
+        return Instant(utc=utc, note="; ".join([*notes, *held]))
+
+    def _let_go(self, utc: datetime) -> tuple[datetime, list[str]]:
+        """Return when what is spread to an instant goes, and why not then.
+
+        In a night when clocks change, the share of `spread` takes it to another time than the blackouts were asked about;
+        and they are asked about the time before it where `_lead` is none.
+        """
+        if not self._offset or not self._calendar.blackouts:
+            return utc, []
+        held = closed(self._schedule, utc, timezone=self._zone.key)
+        return (held.until, [held.reason]) if held else (utc, [])
 
     def _elapsed(self, wall: datetime) -> Iterator[Instant]:
         """Yield every instant at which the clock shows a time: none in a gap, two in a fold."""
@@ -304,7 +319,7 @@ class Plan:
         if ends is not None and at > ends and last_time(self._schedule, day):
             notes.append(f"half day, {write_clock(at)} goes at {write_clock(ends)}")
             at = ends
-        wall, reasons = opening(self._schedule, datetime.combine(day, at), spread=self._offset)
+        wall, reasons = opening(self._schedule, datetime.combine(day, at), spread=self._lead)
         return wall, "; ".join([*notes, *reasons])
 
     def _leave(
