@@ -2,20 +2,28 @@
 
 import logging
 import traceback
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import psycopg
 import pytest
+import yaml
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
     AirflowTaskTimeout,
+    TaskDeferred,
 )
 
 import leadferry.errors as tree
+from batches import add_leads
+from leadferry import tasks
+from leadferry.batch.load import load_batch
+from leadferry.delivery.extract import Trigger
+from leadferry.delivery.extract import extract as claim_leads
 from leadferry.errors import LeadferryError
-from leadferry.tasks import airflow_errors
+from leadferry.tasks import WaitUntilReady, airflow_errors
 
 SECRET = "jane@example.com"
 
@@ -110,3 +118,65 @@ def test_a_task_that_ends_well_is_left_alone():
     with airflow_errors():
         delay = timedelta(seconds=1)
     assert delay
+
+
+# --- the task that waits
+
+NINE = datetime(2026, 1, 30, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def scheduled(monkeypatch):
+    """The context of a run of the timetable, and what its task shows in Airflow."""
+    shown = {}
+    run = SimpleNamespace(
+        dag_id="batch_acme",
+        run_id="scheduled__nine",
+        run_type="scheduled",
+        run_after=NINE,
+        data_interval_end=NINE,
+        start_date=NINE,
+    )
+    ti = SimpleNamespace(xcom_push=lambda *, key, value: shown.update({key: value}))
+    context = {"dag_run": run, "params": {}, "ti": ti}
+    monkeypatch.setattr(tasks, "get_current_context", lambda: context)
+    return SimpleNamespace(context=context, shown=shown)
+
+
+@pytest.mark.req("R046")
+def test_a_run_that_took_its_leads_waits_no_more_when_it_is_cleared(
+    scheduled, database, store_url, tmp_path, monkeypatch
+):
+    (tmp_path / "recipients").mkdir()
+    (tmp_path / "recipients" / "acme.yaml").write_text("name: Acme")
+    (tmp_path / "batches").mkdir()
+    keys = {
+        "name": "Acme",
+        "recipient": "acme",
+        "flows": ["auto"],
+        "schedule": {"at": ["09:00"]},
+        "conditions": {"ready": {"file": {"path": str(tmp_path / "ready.flag")}}},
+        "fields": [{"to": "Email", "from": "email"}],
+        "files": [{"name": "leads.csv", "format": {"type": "csv"}}],
+        "destinations": [{"id": "drop", "type": "folder", "path": str(tmp_path / "inbox")}],
+    }
+    (tmp_path / "batches" / "acme.yaml").write_text(yaml.safe_dump(keys))
+    monkeypatch.setenv("LEADFERRY_CONFIG", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
+    add_leads(database, 2)
+    wait = WaitUntilReady(task_id="wait", batch_id="acme")
+    with pytest.raises(TaskDeferred):
+        wait.execute(scheduled.context)
+    assert "is awaited" in scheduled.shown["reason"]
+
+    claim_leads(
+        database,
+        load_batch("acme", config=tmp_path),
+        Trigger(run_id=scheduled.context["dag_run"].run_id, departs_at=NINE),
+    )
+    wait.execute(scheduled.context)
+
+
+def test_a_task_that_waited_does_not_say_for_ever_that_it_does(scheduled):
+    WaitUntilReady(task_id="wait", batch_id="acme").resume(scheduled.context, {"ready": True, "error": None})
+    assert scheduled.shown == {"reason": "what it waited for came"}

@@ -8,7 +8,7 @@ import pytest
 from airflow.serialization.encoders import encode_trigger
 from sqlalchemy.engine import make_url
 
-from batches import DEPARTS_AT, add_leads, make_batch, trigger
+from batches import DEPARTS_AT, add_leads, execute, make_batch, trigger
 from leadferry.batch.conditions import Ready
 from leadferry.batch.timing import Timing
 from leadferry.dag_factory import _leads_waiting
@@ -122,6 +122,35 @@ def test_the_watch_over_a_queue_fires_once(database, store_url, monkeypatch):
     payload, again = asyncio.run(first_and_next())
     assert payload == {"batch": "acme", "reason": "3 leads wait"}
     assert not again
+
+
+@pytest.mark.req("R047")
+def test_the_watch_over_a_queue_outlasts_a_store_that_is_not_set_up_and_looks_no_more_often(
+    database, store_url, monkeypatch, caplog
+):
+    """An exception would end it; Airflow's triggerer then makes it anew every second, with a traceback each time."""
+    monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
+    add_leads(database, 3)
+    looks = []
+
+    class SetUpMeanwhile(LeadsWaiting):
+        def order(self, **keys):
+            looks.append(keys)
+            if len(looks) == 3:
+                execute(database, "ALTER TABLE not_there_yet RENAME TO early_departure")
+            return super().order(**keys)
+
+    execute(database, "ALTER TABLE early_departure RENAME TO not_there_yet")
+    watch = SetUpMeanwhile(
+        batch_id="acme", flows=["auto"], received_from=None, leads=3, oldest=None, every=0.01
+    )
+
+    async def first():
+        return (await anext(watch.run())).payload["reason"]
+
+    assert asyncio.run(first()) == "3 leads wait"
+    assert len(looks) == 3
+    assert "not set up" in caplog.text
 
 
 @pytest.fixture

@@ -95,7 +95,9 @@ class WaitUntilReady(BaseOperator):
 
     def resume(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002  # Airflow hands it over
         """Go on when the triggerer found it; Airflow calls it."""
-        if not event["ready"]:
+        if event["ready"]:
+            _show("what it waited for came")
+        else:
             with airflow_errors():
                 from leadferry.batch.load import load_batch
                 from leadferry.project import config_folder

@@ -18,7 +18,7 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from leadferry.batch.conditions import DATE, Ready
-from leadferry.errors import StoreUnavailableError
+from leadferry.errors import StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class LeadsWaiting(BaseEventTrigger):
         while True:
             try:
                 reason = await look()
-            except StoreUnavailableError as error:
+            except StoreError as error:
                 _log.warning("Whether %s departs early: %s", self.values["batch_id"], error)
                 reason = None
             if reason is not None:
