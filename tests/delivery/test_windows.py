@@ -241,6 +241,29 @@ def test_the_fewest_and_the_most_leads_count_what_may_go_and_not_what_a_limit_le
     ]
 
 
+@pytest.mark.req("R045")
+def test_a_lead_that_waited_long_enough_counts_also_where_a_limit_takes_newer_ones_first(database):
+    now = datetime.now(tz=UTC)
+    add_leads(database, received_at=now - timedelta(hours=5))
+    add_leads(database, 5, received_at=now - timedelta(minutes=1))
+    conditions = {"min_leads": 10, "max_wait": "6h"}
+    newest = {"order": "newest", "limit": 3}
+    assert depart(database, batch(select=newest, conditions=conditions), local(5)).included == 0
+    conditions["max_wait"] = "4h"
+    assert depart(database, batch(select=newest, conditions=conditions), local(6)).included == 3
+
+
+@pytest.mark.req("R045")
+def test_leads_that_a_cap_leaves_do_not_make_the_minimum_and_people_read_that(database):
+    add_leads(database, 12)
+    capped = batch(
+        select={"caps": [{"name": "daily", "leads": 3, "per": "day"}]}, conditions={"min_leads": 10}
+    )
+    assert depart(database, capped, local(5)).reason == (
+        "3 leads may go, the minimum is 10; daily is used up; leads that stay in the queue: 9"
+    )
+
+
 # --- quiet hours
 
 NIGHT = {"from": "21:00", "to": "08:00"}

@@ -286,14 +286,13 @@ class _Claimer:
         if verdict.may_go >= minimum:
             return None
         if verdict.included == 0:
-            if verdict.left:
-                return f"{verdict.left_reason} is used up; leads that stay in the queue: {verdict.left}"
-            return self.boarding.why_none_goes()
+            return verdict.used_up or self.boarding.why_none_goes()
         if self.selection.max_wait is not None and verdict.waited(
             until=self.window_to, wait=self.selection.max_wait
         ):
             return None
-        return f"{verdict.may_go} leads may go, the minimum is {minimum}"
+        too_few = f"{verdict.may_go} leads may go, the minimum is {minimum}"
+        return f"{too_few}; {verdict.used_up}" if verdict.used_up else too_few
 
     def _finish_judged(
         self, delivery_id: int, state: DeliveryState, verdict: Verdict, *, reason: str | None = None

@@ -87,7 +87,7 @@ class Verdict:
     revenue: Decimal | None
     """What the included leads are worth; None without a cap on revenue."""
     oldest: datetime | None
-    """When the oldest included lead was received."""
+    """When the oldest lead was received that may go, those included that a limit keeps for the next delivery."""
     edge: int | None
     """Leads from this place on stay in the queue."""
 
@@ -95,6 +95,13 @@ class Verdict:
     def may_go(self) -> int:
         """How many may go, those included that a limit keeps for the next delivery."""
         return self.included + (self.left if self.left_reason == LIMIT else 0)
+
+    @property
+    def used_up(self) -> str | None:
+        """Say which cap keeps leads in the queue; None where none does."""
+        if not self.left or self.left_reason == LIMIT:
+            return None
+        return f"{self.left_reason} is used up; leads that stay in the queue: {self.left}"
 
     def waited(self, *, until: datetime, wait: timedelta) -> bool:
         """Tell whether a lead that may go has waited that long."""
@@ -266,7 +273,7 @@ class Judge:
                 func.count().filter(and_(~passes, *_before(edge))).label("withheld"),
                 func.count().filter(passes).label("may_go"),
                 func.coalesce(func.sum(worth).filter(goes), 0).label("revenue"),
-                func.min(candidate.c.received_at).filter(goes).label("oldest"),
+                func.min(candidate.c.received_at).filter(goes if holding else passes).label("oldest"),
             )
         ).one()
         beyond = row.may_go - row.included
