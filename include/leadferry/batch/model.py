@@ -214,7 +214,11 @@ class Batch(_Model):
     )
     claim_lease: Duration = Field(
         default=timedelta(hours=6),
-        description="How long a delivery that nobody works on keeps its leads before they go back to the queue.",
+        ge=timedelta(minutes=1),
+        description=(
+            "How long a delivery that nobody works on keeps its leads before they go back to the queue;"
+            " a task that takes longer is ended."
+        ),
     )
     notify: Notify = Notify()
     deadline: Duration | None = Field(
