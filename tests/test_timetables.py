@@ -660,6 +660,29 @@ def test_the_time_ahead_survives_being_stored():
     assert again.summary == "every day at 09:00, built 30 minutes ahead UTC"
 
 
+@pytest.mark.req("R044")
+@pytest.mark.parametrize("missed", ["combine", "each"])
+def test_no_two_runs_have_one_id_after_the_time_ahead_was_edited(missed):
+    last, ids = window("2026-05-06T08:00", "2026-05-06T09:00"), ["scheduled__2026-05-06T09:00:00+00:00"]
+    edited = scheduled(now="2026-05-06T09:30", hourly={"minute": 0}, generate_before="1h", missed=missed)
+    for _ in range(3):
+        info = following(edited, last)
+        asked_for = {"run_after": info.run_after, "data_interval": info.data_interval}
+        ids.append(edited.generate_run_id(run_type=DagRunType.SCHEDULED, **asked_for))
+        last = info.data_interval
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_id_of_a_run_by_hand_has_the_moment_at_which_it_was_asked_for():
+    asked = utc("2026-05-06T15:20:30")
+    window_of_it = ahead(now="2026-05-06T15:20:30").infer_manual_data_interval(run_after=asked)
+    for told in (window_of_it, None):
+        found = ahead(now="2026-05-06T15:20:30").generate_run_id(
+            run_type=DagRunType.MANUAL, run_after=asked, data_interval=told
+        )
+        assert found == "manual__2026-05-06T15:20:30+00:00"
+
+
 @pytest.mark.req("R044", "F41")
 @pytest.mark.parametrize(
     ("missed", "last"), [("combine", None), ("skip", window("2026-05-04T09:00", "2026-05-05T09:00"))]

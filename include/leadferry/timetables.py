@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pendulum
 from airflow.exceptions import AirflowTimetableInvalid
 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
+from airflow.utils.types import DagRunType
 
 from leadferry.schedule import Cron, Plan, Schedule, Timed
 from leadferry.schedule.model import SCHEDULES
@@ -166,6 +167,30 @@ class DepartureTimetable(Timetable):
         if restriction.earliest is not None:
             start = max(start, restriction.earliest)
         return self._run(start, slot)
+
+    def generate_run_id(
+        self,
+        *,
+        run_type: DagRunType,
+        run_after: pendulum.DateTime,
+        data_interval: DataInterval | None,
+        **extra: Any,
+    ) -> str:
+        """Return a run's id: that of a scheduled one names its departure, since no two windows end at one moment.
+
+        Two may begin at one: the departure at ten, built an hour ahead since `generate_before` was added at half past nine,
+        begins at nine, as the last run did. Airflow allows an id once.
+
+        Args:
+            run_type: scheduled, by hand and so on.
+            run_after: when the run may begin.
+            data_interval: its window; None for a run without one.
+            extra: what else Airflow tells, which is no part of the id.
+        """
+        named = data_interval.end if run_type == DagRunType.SCHEDULED and data_interval else run_after
+        return super().generate_run_id(
+            run_type=run_type, run_after=named, data_interval=data_interval, **extra
+        )
 
     def next_run_info_from_dag_model(self, *, dag_model: DagModel) -> DagRunInfo | None:
         """Return the run to make now, where Airflow asks for the one that it noted.
