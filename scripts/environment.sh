@@ -35,7 +35,11 @@ tell_progress() {
     before=$(grep -c '^Collecting ' "$log" || true)
     total=$(grep -c '==' "$1")
     while sleep 15 && kill -0 $$ 2>/dev/null; do
-        echo "  $(($(grep -c '^Collecting ' "$log") - before)) of $total packages found" >&2
+        if tail -n 3 "$log" | grep -q '^Installing collected packages'; then
+            echo "  all packages found, writing them into .venv" >&2
+        else
+            echo "  $(($(grep -c '^Collecting ' "$log") - before)) of $total packages found" >&2
+        fi
     done
 }
 

@@ -610,6 +610,17 @@ def test_a_template_that_cannot_be_used_is_refused(config, schedule, said):
     assert said in config.refused(schedule)
 
 
+def test_a_template_that_is_not_known_is_the_only_fault_told(config):
+    assert "say when" not in config.refused("{template: before_the_open}")
+
+
+def test_a_calendar_that_only_the_template_names_is_told_with_the_template(config):
+    config.write("schedules/opening.yaml", 'at: ["08:15"]\ncalendar: nowhere\n')
+    assert "'nowhere' is not known" in config.refused("{template: opening}")
+    assert "; the template 'opening' names it" in config.refused("{template: opening}")
+    assert "names it" not in config.refused("{template: opening, calendar: elsewhere}")
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "calendars.md").read_text(encoding="utf-8")

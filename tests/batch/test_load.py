@@ -290,6 +290,14 @@ def test_a_batch_that_is_not_there_suggests_one_that_is(folder):
     ]
 
 
+def test_a_batch_that_is_like_none_says_where_to_look(folder):
+    folder.batch("acme")
+
+    assert folder.complaints("zzz") == [
+        "config/batches/zzz.yaml:1: there is no such file; `leadferry batches` lists those that are there"
+    ]
+
+
 @pytest.mark.parametrize("batch_id", ["../recipients/acme", "/etc/passwd", "a/b", ""])
 def test_an_id_never_leads_out_of_the_folder(folder, batch_id):
     with pytest.raises(BatchFileError, match="the file's name is the batch's id"):

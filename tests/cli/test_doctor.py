@@ -57,6 +57,7 @@ def test_a_batch_whose_destinations_are_well_exits_0(run, share):
     assert code == 0
     assert out.startswith(f"acme → share: folder {share}\n")
     assert "  ok              write       a file was written, published and removed\n" in out
+    assert "not applicable" not in out
     assert list(share.iterdir()) == []
 
 

@@ -59,3 +59,14 @@ def test_a_listing_of_nothing_says_so(capsys):
     assert capsys.readouterr().out == "Things: none\n"
     show([], as_json=True, title="Things", columns=["id"])
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_value_that_is_longer_than_a_line_is_told_to_its_end(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    path = f"/srv/{'deep/' * 20}the_end.csv"
+
+    show([{"id": 1, "location": path}], as_json=False, title="Files", columns=["id", "location"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "".join(line.removeprefix("location").strip() for line in lines[-4:]).endswith("the_end.csv")
+    assert max(map(len, lines)) <= 40

@@ -129,7 +129,7 @@ def test_people_get_a_table_with_weekday_and_zone(config, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     write(config, "daily", '{at: ["09:00"], on: weekdays}')
     done = CliRunner().invoke(app, ["schedule", "daily", "-n", "1", "--from", "2026-07-04"])
-    assert "daily: weekdays at 09:00 America/New_York" in done.stdout
+    assert "daily: weekdays at 09:00 (America/New_York)" in done.stdout
     assert "2026-07-06 13:00" in done.stdout
     assert "Mon 2026-07-06 09:00 EDT" in done.stdout
 
@@ -350,3 +350,16 @@ ONE_ORDER = ["--skip-next", "--reason", "closed"]
 def test_an_order_without_reason_or_batch_or_beside_another_is_wrong_usage(config, store, arguments):
     write(config, "daily", '{at: ["09:00"]}')
     assert CliRunner().invoke(app, ["schedule", *arguments]).exit_code == 2
+
+
+@pytest.mark.parametrize(("enabled", "said"), [("true", False), ("false", True)])
+def test_the_preview_of_a_disabled_batch_says_that_nothing_departs(config, enabled, said):
+    write(config, "daily", '{at: ["09:00"]}')
+    with (config / "batches" / "daily.yaml").open("a") as file:
+        file.write(f"enabled: {enabled}\n")
+
+    done = CliRunner().invoke(app, ["schedule", "daily"])
+
+    assert done.exit_code == 0
+    assert "daily: every day at 09:00 (America/New_York)" in done.stdout
+    assert ("is disabled: nothing departs until `leadferry batches enable daily`" in done.stderr) is said

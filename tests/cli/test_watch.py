@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
 
+from batches import add_leads
 from leadferry.cli import app
 
 BATCH = """
@@ -53,6 +55,7 @@ def test_a_look_without_findings_is_well_and_one_with_findings_is_not(config, da
 def test_the_status_says_when_nobody_looked(config, database):
     before = run("status", "--json")
     run("watch")
+    run("queue", "acme")
     after = run("status", "--json")
 
     assert (before.exit_code, after.exit_code) == (0, 0)
@@ -76,6 +79,42 @@ def test_the_status_is_not_well_with_a_broken_file_or_an_incident_which_stays_in
     (over,) = json.loads(run("incidents", "--json").stdout)
     assert (over["batch"], over["kind"]) == ("torn", "broken")
     assert over["recovered_at"] is not None
+
+
+def test_a_batch_that_never_looked_for_leads_is_said_to_be_uncounted_until_somebody_looks(config, database):
+    add_leads(database, 3)
+    before, queues = run("status", "--json"), run("queue")
+    run("queue", "acme")
+    after = run("status", "--json")
+
+    assert [row["pending"] for row in json.loads(before.stdout)] == [None]
+    for told in (before.stderr, queues.stderr):
+        assert "they never looked for leads: acme; `leadferry queue BATCH` does it now" in told
+    assert [row["pending"] for row in json.loads(after.stdout)] == [3]
+    assert "never looked" not in after.stderr + run("queue").stderr
+
+
+@pytest.mark.req("R050")
+def test_the_status_shows_that_the_next_departure_will_be_left_out_until_that_is_taken_back(
+    config, database, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    told = []
+    for option in ("--skip-next", "--keep-next"):
+        run("schedule", "acme", option, "--reason", "their importer is down")
+        (row,) = json.loads(run("status", "--json").stdout)
+        told.append((row["left_out"], "UTC, left out" in run("status").stdout))
+
+    assert told == [(True, True), (False, False)]
+
+
+def test_the_table_has_no_column_that_no_batch_needs_and_no_seconds(config, database, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    out = run("status").stdout
+
+    assert "suspended" not in out
+    assert re.search(r"│ \d{4}-\d\d-\d\d 09:00 UTC +│", out)
 
 
 @pytest.mark.req("R016")

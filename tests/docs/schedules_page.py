@@ -56,11 +56,12 @@ _HEAD = """\
 <!-- Written by tests/docs/schedules_page.py from docs/schedules.yaml; a test holds the two together. -->
 
 {count} schedules that people ask for. Find yours, copy its lines into the batch file, change times and zone, and look at what
-`leadferry schedule BATCH` says. Every key is explained in the [reference](reference/schedule.md), calendars on
+`leadferry schedule BATCH` says. A calendar or template that a recipe names has to be copied too: it stands at the [end](#the-files), as a file
+of that name. Every key is explained in the [reference](reference/schedule.md), calendars on
 [their own page](reference/calendars.md).
 
 Each recipe is followed by what it means in words, as Airflow shows it for the DAG, and by its next five departures after a moment at which
-something happens: clocks change, a holiday comes, a month is short. The reason stands beside the departure, as in the preview. The [files](#the-files) that recipes name stand at the end. A whole batch file with a recipe in it:
+something happens: clocks change, a holiday comes, a month is short. The reason stands beside the departure, as in the preview. A whole batch file with a recipe in it:
 
 ```yaml
 # config/batches/{batch}.yaml

@@ -129,6 +129,8 @@ class ConfigReader:
             batch = Batch.model_validate(merged.data, context={FOLDER: self.config})
         except ValidationError as error:
             told = {(problem.file, problem.path) for problem in problems}
+            # The times may stand in the template that is not known: nobody need say them twice.
+            told |= {(file, path[:-1]) for file, path in told if path[-2:] == ("schedule", "template")}
             more = explain(error, merged.layers, Batch, complete=merged.complete)
             problems += [problem for problem in more if (problem.file, problem.path) not in told]
         if problems:
@@ -186,14 +188,14 @@ class ConfigReader:
         if isinstance(named, str):
             del filled["calendar"]
             with found.collecting(), self._blaming(found, ("schedule", "calendar")):
-                filled["calendar"] = self._calendar(named)
+                filled["calendar"] = self._calendar(named, wanted_by=_template_that_wants_it(schedule))
         return filled
 
-    def _calendar(self, named: str) -> Calendar:
+    def _calendar(self, named: str, *, wanted_by: str) -> Calendar:
         try:
             return self.calendars.calendar(named)
         except KeyError:
-            raise KeyError(self.calendars.unknown(named)) from None
+            raise KeyError(f"{self.calendars.unknown(named)}{wanted_by}") from None
 
     @contextmanager
     def _blaming(self, found: Merged, path: tuple[str | int, ...]) -> Iterator[None]:
@@ -383,7 +385,14 @@ def _check_file_name(batch_id: str, *, folder: Path, shown: Callable[[Path], str
         raise _file_error(shown(other), both if file.exists() else f"rename this file to {file.name}")
     if not file.exists():
         near = did_you_mean(batch_id, batch_ids(folder.parent))
-        raise _file_error(shown(file), f"there is no such file{near}")
+        raise _file_error(
+            shown(file), f"there is no such file{near or '; `leadferry batches` lists those that are there'}"
+        )
+
+
+def _template_that_wants_it(schedule: dict[str, Any]) -> str:
+    """Say where a calendar is named that the batch itself does not name."""
+    return "" if "calendar" in schedule else f"; the template {schedule.get('template')!r} names it"
 
 
 def _file_error(shown: str, text: str) -> BatchFileError:

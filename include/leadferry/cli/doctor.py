@@ -150,9 +150,13 @@ def _broken(error: str) -> Examination:
 
 
 def _print(examination: Examination) -> None:
+    from leadferry.doctor.finding import Verdict
+
     where = f": {examination.where}" if examination.where else ""
     typer.echo(f"{examination.subject}{where}")
     for finding in examination.findings:
+        if finding.verdict is Verdict.NOT_APPLICABLE and not finding.what:
+            continue  # what a destination does not have is of interest to programs only
         typer.echo(_line(finding))
         if finding.remedy:
             typer.echo(f"{'':28}→ {finding.remedy}")

@@ -110,6 +110,8 @@ def _spared(cells: Sequence[str]) -> int:
 
 def _record(names: Sequence[str], values: Sequence[str]) -> Table:
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path may be longer than a line, and its end is its file's name
     for name, value in zip(names, values, strict=True):
         if value:
             table.add_row(_heading(name), escape(value))

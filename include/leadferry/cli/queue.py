@@ -74,6 +74,17 @@ def _show_queues(database: Database, *, as_json: bool) -> None:
     show(waiting.queues(database), as_json=as_json, title="Queues", columns=columns)
     if new := waiting.not_yet_offered(database):
         typer.echo(f"{new} new leads come in addition; `leadferry queue BATCH` counts them in", err=True)
+    if unasked := _never_looked(database):
+        told = f"Not here yet, they never looked for leads: {', '.join(unasked)}"
+        typer.echo(f"{told}; `leadferry queue BATCH` does it now", err=True)
+
+
+def _never_looked(database: Database) -> list[str]:
+    from leadferry.batch.load import batch_ids
+    from leadferry.project import config_folder
+    from leadferry.store.routing import collecting
+
+    return sorted(set(batch_ids(config_folder())) - collecting(database))
 
 
 def _queue_of(database: Database, batch: str, *, samples: int) -> tuple[Queue, list[dict[str, Any]]]:

@@ -70,8 +70,14 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
         return
     columns = ["utc", "local", "note"]
     rows = [_row(one, as_json=as_json) for one in upcoming]
-    show(rows, as_json=as_json, title=f"{found.id}: {found.schedule} {zone}", columns=columns, prose=["note"])
+    show(
+        rows, as_json=as_json, title=f"{found.id}: {found.schedule} ({zone})", columns=columns, prose=["note"]
+    )
     _warn_of_the_horizon(found, upcoming)
+    if not found.enabled:
+        typer.echo(
+            f"{found.id} is disabled: nothing departs until `leadferry batches enable {found.id}`", err=True
+        )
 
 
 def _load(batch: str) -> Batch:

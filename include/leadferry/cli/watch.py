@@ -17,6 +17,9 @@ app = typer.Typer()
 _STALE = timedelta(hours=1)
 """A look longer ago than this says little about now."""
 
+_NOT_FOR_THE_TABLE = frozenset({"name", "recipient", "schedule", "last_leads", "left_out"})
+_SELDOM = ("incidents", "suspended")
+
 _INCIDENTS = ("id", "batch", "kind", "since", "noticed_at", "told_at", "recovered_at", "detail")
 
 
@@ -60,8 +63,11 @@ def status(*, as_json: AsJson = False) -> None:
     database, now = lead_store(), datetime.now(UTC)
     rows = status_of_all(database, config_folder(), now=now)
     shown = rows if as_json else [_told(row) for row in rows]
-    brief = [one for one in COLUMNS if one not in {"name", "recipient", "schedule", "last_leads"}]
-    show(shown, as_json=as_json, title="All batches", columns=COLUMNS, brief=brief)
+    brief = [one for one in COLUMNS if one not in _NOT_FOR_THE_TABLE]
+    # What no batch has needs no column.
+    brief = [one for one in brief if one not in _SELDOM or any(row[one] for row in shown)]
+    show(shown, as_json=as_json, title="All batches", columns=COLUMNS, brief=brief, prose=list(_SELDOM))
+    _say_what_is_not_counted(rows)
     looked = last_look(database)
     if looked is None or now - looked > _STALE:
         since = f"since {looked:%Y-%m-%d %H:%M} UTC" if looked else "yet"
@@ -74,7 +80,23 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "incidents": ", ".join(row["incidents"]), "suspended": ", ".join(row["suspended"])}
+    moments = {
+        name: f"{row[name]:%Y-%m-%d %H:%M %Z}" if row[name] else None
+        for name in ("next_departure", "last_departure", "oldest")
+    }
+    if row["left_out"]:
+        moments["next_departure"] = f"{moments['next_departure']}, left out"
+    lists = {name: ", ".join(row[name]) for name in _SELDOM}
+    return {**row, **moments, **lists}
+
+
+def _say_what_is_not_counted(rows: list[dict[str, Any]]) -> None:
+    new = [row["batch"] for row in rows if row["pending"] is None and row["name"] is not None]
+    if new:
+        typer.echo(
+            f"Not counted yet, they never looked for leads: {', '.join(new)}; `leadferry queue BATCH` does it now.",
+            err=True,
+        )
 
 
 @app.command()

@@ -153,6 +153,13 @@ def lots_of(connection: Connection, delivery_id: int) -> list[int]:
     return list(connection.scalars(select(lot.c.id).where(lot.c.delivery_id == delivery_id)))
 
 
+def collecting(database: Database) -> set[str]:
+    """Return the batches that have a queue; the others begin theirs when they first depart or somebody looks into it."""
+    with database.transaction() as connection:
+        known = select(batch.c.id).where(batch.c.no.in_(select(subscription.c.batch_no)))
+        return set(connection.scalars(known))
+
+
 def route_new_leads(
     database: Database, *, batch_id: str, flows: Sequence[str], received_from: datetime | None = None
 ) -> int:

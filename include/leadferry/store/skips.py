@@ -7,6 +7,7 @@ stood for those that were missed) means none that is to come: it is void, and a 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -125,6 +126,18 @@ def left_out_from(database: Database, batch_id: str, moment: datetime) -> list[d
     )
     with database.transaction() as connection:
         return sorted(connection.scalars(used))
+
+
+def to_be_left_out(database: Database, moment: datetime) -> dict[str, list[datetime]]:
+    """Return the instants from a moment on that are ordered to be left out and were not yet, by the batches' ids."""
+    ordered = select(skip_order.c.batch_id, skip_order.c.departs_at).where(
+        skip_order.c.departs_at >= moment, skip_order.c.run_id.is_(None)
+    )
+    found = defaultdict(list)
+    with database.transaction() as connection:
+        for batch_id, departs_at in connection.execute(ordered):
+            found[batch_id].append(departs_at)
+    return found
 
 
 def _audit(  # noqa: PLR0913  (all but four by keyword)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from leadferry.batch.load import batch_ids, load_all
 from leadferry.batch.model import Batch
 from leadferry.schedule import departures
-from leadferry.store import incidents, suspensions
+from leadferry.store import incidents, routing, skips, suspensions
 from leadferry.store.database import Database
 
 COLUMNS = (
@@ -21,6 +21,7 @@ COLUMNS = (
     "state",
     "schedule",
     "next_departure",
+    "left_out",
     "last_departure",
     "last_state",
     "last_leads",
@@ -35,7 +36,8 @@ def status(database: Database, config: Path, *, now: datetime) -> list[dict[str,
     """Return a row with `COLUMNS` for every batch that has a file or ever departed, in the order of their ids.
 
     The state is `enabled`, `disabled`, `over` (its last departure was), `broken` (the file cannot be loaded) or `removed`
-    (there is none any more).
+    (there is none any more). `left_out` is whether somebody asked that the next departure be left out. `pending` is None while
+    nothing was ever offered to the batch: it begins to collect with its first departure, or when its queue is looked at.
 
     Args:
         database: the lead store.
@@ -45,6 +47,8 @@ def status(database: Database, config: Path, *, now: datetime) -> list[dict[str,
     found = {batch.id: batch for batch in load_all(config)[0]}
     departed = incidents.last_departures(database)
     queues = incidents.queues(database)
+    collecting = routing.collecting(database)
+    skipped = skips.to_be_left_out(database, now)
     wrong = defaultdict(list)
     for one in incidents.open_incidents(database):
         wrong[one.batch].append(str(one.kind))
@@ -56,11 +60,11 @@ def status(database: Database, config: Path, *, now: datetime) -> list[dict[str,
         recipient = batch.recipient.id if batch else None
         row = {
             "batch": batch_id,
-            **_of_the_file(batch, now, is_there=batch_id in files),
+            **_of_the_file(batch, now, is_there=batch_id in files, skipped=skipped.get(batch_id, ())),
             "last_departure": last.get("departs_at"),
             "last_state": last.get("state"),
             "last_leads": last.get("included"),
-            "pending": waiting.leads if waiting else 0,
+            "pending": waiting.leads if waiting else 0 if batch_id in collecting else None,
             "oldest": waiting.oldest if waiting else None,
             "incidents": wrong[batch_id],
             "suspended": [*stopped["batch", batch_id], *stopped["recipient", recipient]],
@@ -69,10 +73,13 @@ def status(database: Database, config: Path, *, now: datetime) -> list[dict[str,
     return rows
 
 
-def _of_the_file(batch: Batch | None, now: datetime, *, is_there: bool) -> dict[str, Any]:
+def _of_the_file(
+    batch: Batch | None, now: datetime, *, is_there: bool, skipped: Sequence[datetime]
+) -> dict[str, Any]:
     if batch is None:
         state = "broken" if is_there else "removed"
-        return {**dict.fromkeys(("name", "recipient", "schedule", "next_departure")), "state": state}
+        empty = dict.fromkeys(("name", "recipient", "schedule", "next_departure"))
+        return {**empty, "left_out": False, "state": state}
     coming = departures(batch.schedule, timezone=batch.timezone, after=now, batch_id=batch.id)
     upcoming = next(coming, None) if batch.enabled else None
     return {
@@ -81,6 +88,7 @@ def _of_the_file(batch: Batch | None, now: datetime, *, is_there: bool) -> dict[
         "state": _state(batch, now),
         "schedule": str(batch.schedule),
         "next_departure": upcoming.local if upcoming else None,
+        "left_out": upcoming is not None and any(instant <= upcoming.utc for instant in skipped),
     }
 
 
