@@ -17,6 +17,7 @@ import pendulum
 import pytest
 from airflow.exceptions import AirflowTimetableInvalid
 from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
 from airflow.sdk import Asset, AssetAny
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.utils.types import DagRunType
@@ -516,6 +517,43 @@ def test_a_noted_run_that_builds_ahead_is_combined_with_the_one_whose_time_to_bu
     info = asked.next_run_info_from_dag_model(dag_model=noted("2026-05-06T09:00", "2026-05-07T09:00"))
     assert info.run_after == utc("2026-05-09T08:30")
     assert info.data_interval == window("2026-05-06T09:00", "2026-05-09T09:00")
+
+
+@pytest.mark.req("C32")
+@pytest.mark.parametrize("with_asset", [False, True])
+@pytest.mark.parametrize("missed", ["combine", "each", "skip"])
+def test_a_run_by_hand_for_the_logical_date_of_the_next_run_does_not_keep_that_from_being_made(
+    missed, with_asset
+):
+    """Airflow finds the date taken, and asks for what comes after the run that took it."""
+    by_hand = DagRun(
+        dag_id="batch_acme",
+        run_id="by_hand",
+        run_type=DagRunType.MANUAL,
+        logical_date=utc("2026-05-06T09:00"),
+        data_interval=window("2026-05-05T09:00", "2026-05-06T09:00"),
+        run_after=utc("2026-05-06T11:12"),
+    )
+    asked = scheduled(now="2026-05-07T09:00", at=["09:00"], missed=missed)
+    if with_asset:
+        asked = DepartureOrAssetTimetable(timetable=asked, assets=AssetAny(Asset("prices")))
+    taken = asked.run_info_from_dag_run(dag_run=by_hand)
+    info = following(asked, taken.data_interval)
+    assert info.run_after == utc("2026-05-07T09:00")
+    assert info.logical_date == by_hand.logical_date + timedelta(microseconds=1)
+
+
+def test_what_follows_a_run_of_the_timetable_follows_its_window():
+    run = DagRun(
+        dag_id="batch_acme",
+        run_id="nine",
+        run_type=DagRunType.SCHEDULED,
+        logical_date=utc("2026-05-05T09:00"),
+        data_interval=window("2026-05-05T09:00", "2026-05-06T09:00"),
+        run_after=utc("2026-05-06T09:00"),
+    )
+    last = timetable().run_info_from_dag_run(dag_run=run)
+    assert last.data_interval == window("2026-05-05T09:00", "2026-05-06T09:00")
 
 
 def test_a_dag_for_which_nothing_is_noted_has_no_next_run():

@@ -11,6 +11,7 @@ from airflow.timetables.assets import AssetOrTimeSchedule
 
 if TYPE_CHECKING:
     from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
     from airflow.timetables.base import DagRunInfo
 
 
@@ -29,3 +30,7 @@ class DepartureOrAssetTimetable(AssetOrTimeSchedule):
     def next_run_info_from_dag_model(self, *, dag_model: DagModel) -> DagRunInfo | None:
         """Return the run to make now; see `DepartureTimetable.next_run_info_from_dag_model`."""
         return self.timetable.next_run_info_from_dag_model(dag_model=dag_model)
+
+    def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
+        """Return the run that the next one follows; see `DepartureTimetable.run_info_from_dag_run`."""
+        return self.timetable.run_info_from_dag_run(dag_run=dag_run)

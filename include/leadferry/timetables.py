@@ -36,6 +36,7 @@ from leadferry.schedule.usable import why_unusable
 
 if TYPE_CHECKING:
     from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
     from airflow.timetables.base import TimeRestriction
 
 log = logging.getLogger(__name__)
@@ -215,6 +216,19 @@ class DepartureTimetable(Timetable):
             left_out = f"the departure of {noted.data_interval.end} was missed and is left out (missed: skip)"
             raise AirflowTimetableInvalid(f"{self.summary}: {left_out}")
         return self._run(noted.data_interval.start, slot)
+
+    def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
+        """Return the run that the next one follows.
+
+        Of a run by hand Airflow asks this where it was given the logical date of the run that is due. That one is made
+        all the same, a tick later: after the window of the run by hand it would have the very date that is taken, for ever.
+        """
+        info = super().run_info_from_dag_run(dag_run=dag_run)
+        is_automated = dag_run.run_type in (DagRunType.SCHEDULED, DagRunType.BACKFILL_JOB)
+        if is_automated or dag_run.logical_date is None:
+            return info
+        taken = DataInterval.exact(_pendulum(dag_run.logical_date))
+        return DagRunInfo(run_after=info.run_after, data_interval=taken)
 
     def _note_next(self, dag_model: DagModel, *, begins: datetime) -> None:
         """Note the next departure, as Airflow does when it reads the DAG file; else it asks once a second until then."""
