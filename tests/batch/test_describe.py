@@ -77,6 +77,34 @@ def test_which_leads_what_and_where_is_said(page):
     assert "| share | folder out | leads |" in section(page, "Where")
 
 
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        ("window: since_previous", "What came until the departure was due, also when the run is late."),
+        ("window: {period: day}", "What came until the end of the day of the departure, and not after"),
+        (
+            "window: {period: week, days: mon-fri, which: previous}",
+            "What came until the end of the week before the departure's (mon to fri), and not after",
+        ),
+        (
+            'quiet_hours: {from: "21:00", to: "08:00"}',
+            "Not while it is between 21:00 and 08:00 where the lead is",
+        ),
+    ],
+)
+def test_which_time_of_arrival_and_of_day_counts_is_said(folder, select, said):
+    folder.batch(more=f"select: {{{select}}}\n")
+    assert f"- {said}" in section(describe(folder.load()), "Which leads")
+
+
+def test_by_when_it_must_have_arrived_is_said(folder):
+    folder.batch(more="deadline: 20m\n")
+    told = "- What has not arrived 20 minutes after its time is told as an incident."
+    assert told in section(describe(folder.load()), "When")
+    folder.batch(more="deadline: null\n")
+    assert "incident" not in section(describe(folder.load()), "When")
+
+
 def test_the_operator_is_told_what_to_do(page):
     steps = section(page, "If a delivery failed")
 

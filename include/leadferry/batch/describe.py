@@ -15,10 +15,13 @@ import yaml
 
 from leadferry.batch.model import Batch, Contact
 from leadferry.batch.problems import bug
+from leadferry.batch.selection import Select
+from leadferry.batch.windows import Period
 from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import describe_rule
+from leadferry.units import write_clock
 
 _EMPTY = {
     "skip": "the departure is skipped",
@@ -112,6 +115,8 @@ def _when(batch: Batch) -> Iterator[str]:
     if conditions.ready:
         yield f"- Waits for {_line(str(conditions.ready))}, for {duration(conditions.ready.timeout)} at most."
     yield f"- With nothing to deliver, {_EMPTY[batch.empty]}."
+    if batch.deadline and batch.schedule != "manual":
+        yield f"- What has not arrived {duration(batch.deadline)} after its time is told as an incident."
     yield f"- {_retries(batch.retry)}"
     for one in batch.destinations:
         if one.retry is not None:
@@ -136,6 +141,7 @@ def _which(batch: Batch) -> Iterator[str]:
     yield f"- From {', '.join(f'`{flow}`' for flow in batch.flows)}, {_ORDER[select.order]}."
     if select.received_from:
         yield f"- Received from {select.received_from} on."
+    yield from _received(select)
     if select.limit:
         yield f"- At most {select.limit} in one delivery; the rest stay in the queue."
     yield from _asked(batch)
@@ -148,6 +154,20 @@ def _which(batch: Batch) -> Iterator[str]:
     )
     for cap in select.caps:
         yield f"- {_line(cap.told)}: what is beyond {_OVERFLOW[cap.overflow]}."
+
+
+def _received(select: Select) -> Iterator[str]:
+    """Say which time of arrival makes a lead go with a departure, and which time of day keeps it."""
+    window, quiet = select.window, select.quiet_hours
+    if window == "since_previous":
+        yield "- What came until the departure was due, also when the run is late."
+    elif isinstance(window, Period):
+        days = f" ({window.days[0]} to {window.days[-1]})" if window.days else ""
+        which = "before the departure's" if window.which == "previous" else "of the departure"
+        yield f"- What came until the end of the {window.period} {which}{days}, and not after the departure was due."
+    if quiet is not None:
+        told = f"{write_clock(quiet.from_)} and {write_clock(quiet.to)}"
+        yield f"- Not while it is between {told} where the lead is; until then it stays in the queue."
 
 
 _OVERFLOW = {"hold": "stays in the queue", "drop": "is withheld", "next": "goes to the next batch"}
