@@ -31,16 +31,21 @@ quietly() {
 
 # Says every quarter of a minute how far an installation is, until it is stopped.
 tell_progress() {
-    local before total
-    before=$(grep -c '^Collecting ' "$log" || true)
+    local begins total
+    begins=$(($(wc -l <"$log") + 1))
     total=$(grep -c '==' "$1")
     while sleep 15 && kill -0 $$ 2>/dev/null; do
-        if tail -n 3 "$log" | grep -q '^Installing collected packages'; then
+        if (($(said_since "$begins" '^Installing collected packages'))); then
             echo "  all packages found, writing them into .venv" >&2
         else
-            echo "  $(($(grep -c '^Collecting ' "$log") - before)) of $total packages found" >&2
+            echo "  $(said_since "$begins" '^Collecting ') of $total packages found" >&2
         fi
     done
+}
+
+# Counts the lines of the log that match, from a line on.
+said_since() {
+    tail -n "+$1" "$log" | grep -ac "$2" || true
 }
 
 # Makes .venv; where the system's Python comes without ensurepip, its pip (if there is one) fills the gap.
