@@ -51,7 +51,8 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
     """Print the next departures of a batch, in UTC and local time, with the reason of every shift."""
     if every is (batch is not None):
         raise typer.BadParameter("name one batch, or ask for --all")
-    if sum([skip_next, keep_next, as_ics]) > (batch is not None):
+    asked = [skip_next, keep_next, as_ics]
+    if sum(asked) > 1 or (every and any(asked)):
         raise typer.BadParameter("--skip-next, --keep-next and --ics go with one batch, one at a time")
     if batch is None:
         _show_conflicts(start, days=days, as_json=as_json)

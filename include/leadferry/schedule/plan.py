@@ -137,7 +137,8 @@ class Plan:
         self._offset = schedule.offset(batch_id)
         # Blackouts count earlier by the share of `spread`, so that what is moved behind them is spread there too.
         # Where that leaves no time at all, `_let_go` alone keeps departures out of them.
-        self._lead = timedelta() if self._calendar.why_never(lead=self._offset) else self._offset
+        fits = self._offset and self._calendar.why_never(lead=self._offset) is None
+        self._lead = self._offset if fits else timedelta()
         self._instants_of = lru_cache(maxsize=_KEPT_DAYS)(self._compute_instants)
 
     def after(self, moment: datetime) -> Iterator[Departure]:
