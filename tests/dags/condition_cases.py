@@ -1,18 +1,29 @@
 """Every condition twice, as batches for a real Airflow: one of each pair departs, of the other people can read why not."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 
-def zone_where_it_is(hour: int) -> str:
-    """A zone whose clock shows this hour now."""
-    ahead = (hour - datetime.now(tz=UTC).hour) % 24
+def zone_where_it_is(hour: int, now: datetime) -> str:
+    """A zone whose clock shows this hour at `now` (UTC)."""
+    ahead = (hour - now.hour) % 24
     ahead = ahead - 24 if ahead > 12 else ahead
     return f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT"  # its signs are the other way round
 
 
-NOON, LATE_EVENING = zone_where_it_is(12), zone_where_it_is(22)
-"""Leads of these tests were received an hour ago."""
+NOON, AFTERNOON, LATE_EVENING = "{noon}", "{afternoon}", "{late_evening}"
+"""Zones where it is that late. Leads of these tests were received an hour ago."""
+
+
+def places(now: datetime) -> dict[str, str]:
+    """What stands for the names in braces when the batches are made, at `now` (UTC); the clock goes on after that."""
+    return {
+        NOON: zone_where_it_is(12, now),
+        AFTERNOON: zone_where_it_is(15, now),
+        LATE_EVENING: zone_where_it_is(22, now),
+        "{soon}": f"{now + timedelta(seconds=90):%H:%M}",
+        "{later}": f"{now + timedelta(minutes=40):%H:%M}",
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +163,7 @@ def _sql(query: str) -> dict:
 
 def _early(**keys) -> dict:
     return {
-        "schedule": {"at": ["09:00"], "on": ["mon"], "timezone": zone_where_it_is(15)},
+        "schedule": {"at": ["09:00"], "on": ["mon"], "timezone": AFTERNOON},
         "conditions": {"depart_early": {**keys, "every": "1s"}},
     }
 

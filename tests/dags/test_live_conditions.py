@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ from leadferry.watch.tell import watch
 
 from . import condition_cases
 from .airflow_home import COMPONENTS, AirflowHome
-from .condition_cases import HELD, LATE_EVENING, LEFT_OUT, NEVER, NEVER_ASKED, PAIRS, ZONES, zone_where_it_is
+from .condition_cases import AFTERNOON, HELD, LATE_EVENING, LEFT_OUT, NEVER, NEVER_ASKED, PAIRS, ZONES
 from .test_live import get, until
 
 pytestmark = pytest.mark.timeout(600)  # the module's one fixture runs some thirty batches
@@ -40,7 +41,7 @@ BATCHES = {
         "conditions": {"ready": {"file": {"path": "{ready}"}, "every": "1s"}},
     },
     "crossing": {
-        "schedule": {"at": ["09:00"], "on": ["mon"], "timezone": zone_where_it_is(15)},
+        "schedule": {"at": ["09:00"], "on": ["mon"], "timezone": AFTERNOON},
         "conditions": {
             "depart_early": {"leads": 4, "every": "1s"},
             "ready": {"asset": "prices_loaded", "every": "1s"},
@@ -65,6 +66,8 @@ CONF = {
 @dataclass
 class Live:
     airflow: AirflowHome
+    late_evening: str
+    """The zone where it was that late when all began."""
     states: dict[str, str] = field(default_factory=dict)
     """How each batch's only run ended."""
     tasks: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -102,25 +105,21 @@ def live(make_airflow) -> Live:
         "host": home.postgres.socket_folder,
         "login": "postgres",
     }
-    found = Live(home)
-    prepare(found.airflow)
+    places = condition_cases.places(datetime.now(tz=UTC))
+    found = Live(home, late_evening=places[LATE_EVENING])
+    prepare(found.airflow, places)
     run_all(found)
     return found
 
 
-def prepare(airflow: AirflowHome) -> None:
+def prepare(airflow: AirflowHome, places: dict[str, str]) -> None:
     ready = airflow.folder / "ready"
     ready.touch()
     calendars = airflow.config / "calendars"
     calendars.mkdir(parents=True)
     for name, calendar in condition_cases.CALENDARS.items():
         (calendars / f"{name}.yaml").write_text(yaml.safe_dump(calendar))
-    now = datetime.now(tz=UTC)
-    places = {
-        "{ready}": str(ready),
-        "{soon}": f"{now + timedelta(seconds=90):%H:%M}",
-        "{later}": f"{now + timedelta(minutes=40):%H:%M}",
-    }
+    places = {"{ready}": str(ready), **places}
     for batch_id, written in BATCHES.items():
         text = json.dumps(written)
         for name, value in places.items():
@@ -130,7 +129,7 @@ def prepare(airflow: AirflowHome) -> None:
         retry = {"attempts": 1, "first_delay": "1s"}
         airflow.batch(batch_id, **{"flows": [batch_id], "retry": retry, "destinations": folder, **keys})
         if batch_id not in condition_cases.WITHOUT_LEADS:
-            fields = {"zone": ZONES[batch_id]} if batch_id in ZONES else None
+            fields = {"zone": places[ZONES[batch_id]]} if batch_id in ZONES else None
             add_leads(airflow.database, 5, flow=batch_id, fields=fields)
     airflow.inbox.mkdir(parents=True, exist_ok=True)
     (airflow.inbox / "second_chance").write_text("a file is in the way of the folder")
@@ -264,6 +263,13 @@ def look(live: Live, api: AirflowApi, batch_id: str, run: dict | None = None) ->
     }
 
 
+def next_at(hour: int, zone: str, after: datetime) -> datetime:
+    """When it is `hour` for the first time after this instant in a zone that never changes its clocks."""
+    local = after.astimezone(ZoneInfo(zone))
+    there = local.replace(hour=hour, minute=0, second=0, microsecond=0)
+    return there if there > local else there + timedelta(days=1)
+
+
 @pytest.mark.req("R042", "V66")
 def test_a_run_by_hand_in_the_evening_is_held_and_takes_no_slot(live):
     assert live.states["by_night"] == "running"
@@ -271,12 +277,11 @@ def test_a_run_by_hand_in_the_evening_is_held_and_takes_no_slot(live):
     assert live.delivered("by_night") == []
     ((state, _),) = live.deliveries("by_night")
     assert state == "rendered"
-    (lease,) = scalars(
+    ((claimed, lease),) = rows(
         live.airflow.database,
-        "SELECT extract(hour FROM lease_until - claimed_at) FROM delivery JOIN batch ON no = batch_no"
-        " WHERE batch.id = 'by_night'",
+        "SELECT claimed_at, lease_until FROM delivery JOIN batch ON no = batch_no WHERE batch.id = 'by_night'",
     )
-    assert lease >= 10 + 6  # until nine, and the usual six hours
+    assert lease >= next_at(9, live.late_evening, claimed) + timedelta(hours=6)  # the usual lease
 
 
 @pytest.mark.req("R042", "R049", "R051")
@@ -359,12 +364,11 @@ def test_crossing_the_threshold_causes_one_delivery(live):
 @pytest.mark.req("R059")
 def test_a_delivery_that_failed_for_good_waits_for_its_second_chance(live):
     assert live.states["second_chance"] == "running"
-    ((destination, number, hour),) = rows(
-        live.airflow.database,
-        "SELECT destination, number, extract(epoch FROM until - ordered_at) / 3600 FROM later_try",
+    ((destination, number, ordered, later),) = rows(
+        live.airflow.database, "SELECT destination, number, ordered_at, until FROM later_try"
     )
     assert (destination, number) == ("drop", 1)
-    assert 15 <= hour <= 16  # from the evening until two in the afternoon
+    assert later == next_at(14, live.late_evening, ordered)
 
 
 # --- every condition: one that departs, one that does not, and why ---------------------------------------------------
