@@ -158,7 +158,7 @@ def test_the_page_of_the_dag_tells(config, told):
 
 
 def test_the_timetable_is_the_schedule_in_the_recipients_zone(config):
-    assert config.dag().timetable.summary == "weekdays at 09:00 America/Chicago"
+    assert config.dag().timetable.summary == "weekdays at 09:00 (America/Chicago)"
 
 
 @pytest.mark.req("F41")

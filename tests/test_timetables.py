@@ -282,13 +282,13 @@ def test_run_ids_are_the_same_with_and_without_a_partition_key():
 
 def test_the_airflow_page_shows_the_schedule_as_one_would_say_it():
     asked = timetable(on="weekdays", zone="America/New_York")
-    assert asked.summary == asked.description == "weekdays at 09:00 America/New_York"
+    assert asked.summary == asked.description == "weekdays at 09:00 (America/New_York)"
 
 
 def test_even_a_schedule_with_every_minute_has_a_short_description():
     every = timetable(*(f"{minute // 60:02}:{minute % 60:02}" for minute in range(1440)))
     every.validate()
-    assert every.description == "every day, 1440 times from 00:00 to 23:59 UTC"
+    assert every.description == "every day, 1440 times from 00:00 to 23:59 (UTC)"
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_the_zone_of_the_schedule_outweighs_the_zone_of_the_batch():
     assert timetable_for(own, "Europe/Paris") == timetable_for(
         own.model_copy(update={"timezone": None}), "Asia/Tokyo"
     )
-    assert timetable_for(own, "Europe/Paris").summary.endswith("Asia/Tokyo")
+    assert timetable_for(own, "Europe/Paris").summary.endswith("(Asia/Tokyo)")
 
 
 def test_timetables_are_equal_when_they_depart_alike():
@@ -396,7 +396,7 @@ def test_airflow_stores_and_rebuilds_it_through_the_plugins_folder(tmp_path):
         "equal": [True, True],
         "same class": True,
         "type_name": "leadferry.timetables.DepartureTimetable",
-        "summary": "mon and thu at 09:00 and 17:30 Australia/Lord_Howe",
+        "summary": "mon and thu at 09:00 and 17:30 (Australia/Lord_Howe)",
         "import errors": {},
         "plugin loaded": True,
         "loaded from a folder beside it": False,
@@ -695,7 +695,7 @@ def test_the_time_ahead_survives_being_stored():
     asked = ahead(now="2026-05-06T12:00")
     again = DepartureTimetable.deserialize(json.loads(json.dumps(asked.serialize())))
     assert again == asked
-    assert again.summary == "every day at 09:00, built 30 minutes ahead UTC"
+    assert again.summary == "every day at 09:00, built 30 minutes ahead (UTC)"
 
 
 @pytest.mark.req("R044")

@@ -93,8 +93,8 @@ class DepartureTimetable(Timetable):
 
     @property
     def summary(self) -> str:
-        """What stands in Airflow's column "Schedule": `weekdays at 09:00 America/New_York`."""
-        return f"{self._schedule} {self._timezone}"
+        """What stands in Airflow's column "Schedule": `weekdays at 09:00 (America/New_York)`."""
+        return f"{self._schedule} ({self._timezone})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DepartureTimetable) and self.serialize() == other.serialize()

@@ -35,6 +35,26 @@ def write_duration(value: timedelta) -> str:
     )
 
 
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def told_duration(value: timedelta) -> str:
+    """Say a length of time to a reader: `30 minutes`, `1 day 4 hours`; parts of a second are left out."""
+    left = int(value.total_seconds())
+    words = []
+    for size, unit in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            words.append(f"{count} {unit}{'' if count == 1 else 's'}")
+    return " ".join(words) or "0 seconds"
+
+
+def told_roughly(value: timedelta) -> str:
+    """Say a length of time that was measured: the same, to the minute from one minute on."""
+    minute = timedelta(minutes=1)
+    return told_duration(value if value < minute else round(value / minute) * minute)
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(_parse_duration, json_schema_input_type=str),

@@ -150,9 +150,9 @@ def test_of_many_who_look_at_once_one_asks_in_each_period(database):
 def test_a_lead_that_waits_for_too_long_asks_for_a_departure(database):
     add_leads(database, received_at=datetime.now(tz=UTC) - timedelta(hours=2))
     assert order(database, oldest=timedelta(hours=3)) is None
-    assert order(database, leads=100, oldest=timedelta(hours=2)) == "a lead waits for 120 minutes"
+    assert order(database, leads=100, oldest=timedelta(hours=2)) == "a lead waits for 2 hours"
     assert rows(database, "SELECT after_delivery, reason FROM early_departure") == [
-        (0, "a lead waits for 120 minutes")
+        (0, "a lead waits for 2 hours")
     ]
 
 
@@ -194,7 +194,7 @@ def test_an_old_lead_that_cannot_go_does_not_make_a_departure_of_every_lead_afte
             claim(database, f"early {number}", **told)
     assert rows(database, "SELECT count(*) FROM early_departure") == [(0,)]
     add_leads(database, received_at=hours_old(2))
-    assert order(database, oldest=2 * HOUR, **told) == "a lead waits for 120 minutes"
+    assert order(database, oldest=2 * HOUR, **told) == "a lead waits for 2 hours"
     assert claim(database, "early", **told).included == 5
     assert order(database, oldest=2 * HOUR, **told) is None
 
@@ -219,7 +219,7 @@ def test_a_lead_counts_from_the_moment_at_which_it_is_released(database):
     hold(database, ids)
     assert order(database, oldest=2 * HOUR) is None
     release(database, ids, batch_id=None, actor="kim", reason="all is well")
-    assert order(database, oldest=2 * HOUR) == "a lead waits for 180 minutes"
+    assert order(database, oldest=2 * HOUR) == "a lead waits for 3 hours"
 
 
 @pytest.mark.req("R047")
@@ -227,7 +227,7 @@ def test_a_cancelled_lead_counts_for_the_departure_is_what_takes_it_out_of_the_q
     ids = add_leads(database, received_at=hours_old(3))
     order(database, leads=1000)
     stop(database, ids, Stop.CANCELLED, batch_id=None, actor="kim", reason="asked by the lead")
-    assert order(database, oldest=2 * HOUR) == "a lead waits for 180 minutes"
+    assert order(database, oldest=2 * HOUR) == "a lead waits for 3 hours"
     assert claim(database, "early").withheld == 1
     assert waiting(database) == []
     assert order(database, oldest=2 * HOUR) is None

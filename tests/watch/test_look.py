@@ -11,7 +11,6 @@ from leadferry.batch.model import Batch, Retention, Watch
 from leadferry.delivery.params import DeliverNow
 from leadferry.store import incidents
 from leadferry.store.incidents import Kind
-from leadferry.watch.look import spoken
 
 from .conftest import DAY, MONDAY
 
@@ -304,18 +303,6 @@ def test_a_key_is_told_days_before_it_expires(port, keys, told):
 
 
 # --- small things --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("length", "said"),
-    [
-        (timedelta(minutes=30), "30 minutes"),
-        (timedelta(days=1, hours=4), "1 day 4 hours"),
-        (timedelta(), "0 seconds"),
-    ],
-)
-def test_lengths_of_time_are_told_in_words(length, said):
-    assert spoken(length) == said
 
 
 @pytest.mark.parametrize(

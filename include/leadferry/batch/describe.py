@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 import yaml
@@ -21,7 +20,7 @@ from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import describe_rule
-from leadferry.units import write_clock
+from leadferry.units import told_duration, write_clock
 
 _EMPTY = {
     "skip": "the departure is skipped",
@@ -35,8 +34,6 @@ _SUCCESS = {
     "any": "at least one destination has everything",
     "primary": "`{primary}` has everything, itself or by its fallback",
 }
-
-_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def describe(batch: Batch) -> str:
@@ -62,13 +59,6 @@ def _page(batch: Batch) -> str:
         _config(batch),
     )
     return "\n\n".join("\n".join(lines).strip() for lines in sections) + "\n"
-
-
-def duration(value: timedelta) -> str:
-    """Say a length of time in the largest unit that fits: `15 minutes`, `3 days`."""
-    seconds = int(value.total_seconds())
-    size, unit = next((one for one in _UNITS if seconds and seconds % one[0] == 0), _UNITS[-1])
-    return _count(seconds // size, unit)
 
 
 def _head(batch: Batch) -> Iterator[str]:
@@ -107,16 +97,18 @@ def _when(batch: Batch) -> Iterator[str]:
     conditions = batch.conditions
     if conditions.min_leads > 1:
         late = (
-            f", unless the oldest has waited {duration(conditions.max_wait)}" if conditions.max_wait else ""
+            f", unless the oldest has waited {told_duration(conditions.max_wait)}"
+            if conditions.max_wait
+            else ""
         )
         yield f"- Takes at least {conditions.min_leads} leads{late}; fewer stay in the queue."
     if conditions.max_leads:
         yield f"- More than {conditions.max_leads} leads are taken for a mistake: the run fails, they stay in the queue."
     if conditions.ready:
-        yield f"- Waits for {_line(str(conditions.ready))}, for {duration(conditions.ready.timeout)} at most."
+        yield f"- Waits for {_line(str(conditions.ready))}, for {told_duration(conditions.ready.timeout)} at most."
     yield f"- With nothing to deliver, {_EMPTY[batch.empty]}."
     if batch.deadline and batch.schedule != "manual":
-        yield f"- What has not arrived {duration(batch.deadline)} after its time is told as an incident."
+        yield f"- What has not arrived {told_duration(batch.deadline)} after its time is told as an incident."
     yield f"- {_retries(batch.retry)}"
     for one in batch.destinations:
         if one.retry is not None:
@@ -128,9 +120,11 @@ def _when(batch: Batch) -> Iterator[str]:
 def _retries(retry: Retry) -> str:
     if retry.attempts == 1:
         return "A failed delivery is not tried again by itself."
-    pauses = f"again after {duration(retry.first_delay)}"
+    pauses = f"again after {told_duration(retry.first_delay)}"
     if retry.factor > 1 and retry.max_delay > retry.first_delay:
-        pauses += f", each further pause {retry.factor:g} times as long, at most {duration(retry.max_delay)}"
+        pauses += (
+            f", each further pause {retry.factor:g} times as long, at most {told_duration(retry.max_delay)}"
+        )
     return f"A delivery that fails for a passing reason is tried {retry.attempts} times in all: {pauses}."
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from leadferry.batch.conditions import NOT_READY
-from leadferry.batch.describe import duration
 from leadferry.batch.model import Batch
 from leadferry.delivery.settle import explain
 from leadferry.destinations.email import Email
@@ -26,6 +25,7 @@ from leadferry.store.ledger import Delivery, get_delivery
 from leadferry.store.settling import Settlement
 from leadferry.store.skips import SKIPPED_ON_REQUEST
 from leadferry.store.suspensions import Suspension
+from leadferry.units import told_duration, told_roughly
 from leadferry.zones import time_zone
 
 _log = logging.getLogger(__name__)
@@ -118,13 +118,13 @@ def tell_if_late(database: Database, delivery_id: int, *, now: datetime) -> None
     ahead = None if batch.schedule == "manual" else batch.schedule.generate_before
     if ahead is None or now <= delivery.departs_at:
         return
-    late = f"{(now - delivery.departs_at).total_seconds() / 60:.0f} minutes after its departure"
+    late = f"{told_roughly(now - delivery.departs_at)} after its departure"
     if not note_once(
         database, action="delivery.built_late", subject=f"delivery {delivery_id}", detail={"built": late}
     ):
         return
     text = (
-        f"The files of delivery {delivery_id} of batch {batch.id} were to be ready {duration(ahead)} ahead, and were"
+        f"The files of delivery {delivery_id} of batch {batch.id} were to be ready {told_duration(ahead)} ahead, and were"
         f" ready {late}. They are sent now; let `generate_before` be longer, or look why it took so long."
     )
     _log.warning("%s", text)

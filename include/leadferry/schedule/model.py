@@ -27,7 +27,7 @@ from leadferry.schedule.calendar import PLAIN, Calendar
 from leadferry.schedule.clock import WEEKDAYS, Clock, Weekday, spoken, write_clock
 from leadferry.schedule.days import Dates, Days, PeriodDays, Recurrence, days_between, say_days, weekdays_of
 from leadferry.schedule.recurrence import cron_days, parse_cron
-from leadferry.units import Duration
+from leadferry.units import Duration, told_duration
 from leadferry.zones import Zone
 
 __all__ = [
@@ -149,7 +149,7 @@ class Scheduled(BaseModel):
         if self.calendar:
             parts.append(f"calendar {self.calendar}")
         if self.generate_before:
-            parts.append(f"built {int(self.generate_before.total_seconds() // 60)} minutes ahead")
+            parts.append(f"built {told_duration(self.generate_before)} ahead")
         if self.on_asset:
             parts.append(f"and when the asset {self.on_asset} is updated")
         if self.spread:

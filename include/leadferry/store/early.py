@@ -18,6 +18,7 @@ from leadferry.store.due import due, window
 from leadferry.store.queue import any_waiting
 from leadferry.store.routing import route_new_leads
 from leadferry.store.tables import delivery, early_departure, queue_entry
+from leadferry.units import told_roughly
 
 
 def order_early(  # noqa: PLR0913  # what is asked, and of which batch
@@ -91,7 +92,7 @@ def _why_now(may_go: Row[Any], *, leads: int | None, oldest: timedelta | None) -
     if leads is not None and may_go.leads >= leads:
         return f"{may_go.leads} leads wait"
     if oldest is not None and may_go.age is not None and may_go.age >= oldest:
-        return f"a lead waits for {may_go.age.total_seconds() / 60:.0f} minutes"
+        return f"a lead waits for {told_roughly(may_go.age)}"
     return None
 
 

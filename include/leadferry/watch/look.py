@@ -21,6 +21,7 @@ from leadferry.schedule import latest_departure
 from leadferry.store import incidents
 from leadferry.store.database import Database
 from leadferry.store.incidents import Finding, Incident, Kind, Unsettled, Waiting
+from leadferry.units import told_duration
 from leadferry.watch.settings import notify_of_last_resort
 
 RECOVERY_TAKES = timedelta(minutes=30)
@@ -100,7 +101,7 @@ class Look:
             told = f"{seen}; more than {batch.watch.max_pending} should not. {advice}."
             yield self._finding(batch.id, Kind.DEPTH, told)
         if batch.watch.max_age is not None and self.now - waiting.oldest > batch.watch.max_age:
-            told = f"{seen}; none should wait longer than {spoken(batch.watch.max_age)}. {advice}."
+            told = f"{seen}; none should wait longer than {told_duration(batch.watch.max_age)}. {advice}."
             yield self._finding(batch.id, Kind.AGE, told, since=waiting.oldest + batch.watch.max_age)
         over = batch.over(now=self.now - (batch.deadline or PATIENCE))
         if over is not None and over.last is not None:
@@ -123,7 +124,7 @@ class Look:
                 yield self._finding(one.batch, Kind.DOUBT, _doubt(one), since=one.lease_until)
             elif batch and batch.deadline is not None and one.departs_at + batch.deadline < self.now:
                 stands = one.reason or f"is {one.state}"
-                late = f"Delivery {one.id} of batch {one.batch} departed at {one.departs_at:%Y-%m-%d %H:%M} UTC and has not arrived within {spoken(batch.deadline)}; it {stands}. See its run {one.run_id} in Airflow; `leadferry dispatch list {one.id}` shows what is on its way."
+                late = f"Delivery {one.id} of batch {one.batch} departed at {one.departs_at:%Y-%m-%d %H:%M} UTC and has not arrived within {told_duration(batch.deadline)}; it {stands}. See its run {one.run_id} in Airflow; `leadferry dispatch list {one.id}` shows what is on its way."
                 yield self._finding(one.batch, Kind.LATE, late, since=one.departs_at + batch.deadline)
 
     def _held(self, one: Unsettled, batch: Batch | None) -> Iterator[Finding]:
@@ -164,17 +165,6 @@ def look(database: Database, config: Path, *, now: datetime) -> Look:
 def _schedule_hash(batch: Batch) -> str:
     deciding = batch.model_dump(mode="json", include={"schedule", "timezone", "enabled"})
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
-
-
-def spoken(length: timedelta) -> str:
-    """Write a length of time for a reader: `2 days`, `1 day 4 hours`, `30 minutes`."""
-    left = int(length.total_seconds())
-    words = []
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
-        count, left = divmod(left, size)
-        if count:
-            words.append(f"{count} {unit}{'s' if count > 1 else ''}")
-    return " ".join(words) or "0 seconds"
 
 
 def _missing(batch: Batch, due: datetime) -> str:
