@@ -5,12 +5,17 @@ This file shows the shape of a delivery and nothing else; all work is done in th
 
 from __future__ import annotations
 
-from leadferry.dag_factory import batch_dag, batches_to_build, deliver, extract, mark_delivered, render
+from leadferry.batch.model import Batch
+from leadferry.dag_factory import dags_of, deliver, extract, mark_delivered, render
 
-for batch in batches_to_build():
-    with batch_dag(batch) as dag:
-        claimed = extract(batch)
-        rendered = render(batch)
-        delivered = deliver(batch)
-        claimed >> rendered >> delivered >> mark_delivered(batch)
+
+def delivery(batch: Batch) -> None:
+    """Put the tasks into the DAG of a batch."""
+    claimed = extract(batch)
+    rendered = render(batch)
+    delivered = deliver(batch)
+    claimed >> rendered >> delivered >> mark_delivered(batch)
+
+
+for dag in dags_of(delivery):
     globals()[dag.dag_id] = dag

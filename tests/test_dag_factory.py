@@ -87,7 +87,8 @@ def config(tmp_path, monkeypatch) -> Config:
 
 
 def in_new_process(code: str, *, config: Config, **variables: str) -> str:
-    variables = {"LEADFERRY_CONFIG": str(config.path), "PYTHONPATH": str(PROJECT / "dags"), **variables}
+    path = os.pathsep.join(str(PROJECT / name) for name in ("dags", "include"))
+    variables = {"LEADFERRY_CONFIG": str(config.path), "PYTHONPATH": path, **variables}
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **variables},
@@ -122,6 +123,32 @@ def test_two_batch_files_are_exactly_two_dags_named_after_them(config):
 
     assert bag.import_errors == {}
     assert sorted(one for one in bag.dags if one.startswith("batch_")) == ["batch_one", "batch_two"]
+
+
+@pytest.mark.parametrize("where", ["_schedule", "_deliver_to", "_params"])
+def test_a_bug_in_the_building_of_one_dag_stops_no_other_and_stands_on_its_page(config, monkeypatch, where):
+    """Whether before, among or after the tasks."""
+    works = getattr(dag_factory, where)
+    calls = []
+
+    def breaks_the_first(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise ZeroDivisionError("robin@acme.example")
+        return works(*arguments)
+
+    monkeypatch.setattr(dag_factory, where, breaks_the_first)
+    config.add("one")
+    config.add("two")
+
+    bag = config.bag()
+
+    assert bag.import_errors == {}
+    broken, works = (bag.dags[f"batch_{name}"] for name in ("one", "two"))
+    assert (broken.tasks, broken.timetable.can_be_scheduled, "broken" in broken.tags) == ([], False, True)
+    assert "a bug in Leadferry (ZeroDivisionError at test_dag_factory.py:" in broken.doc_md
+    assert "robin@acme.example" not in broken.doc_md
+    assert works.has_task("mark_delivered")
 
 
 @pytest.mark.req("R002")
@@ -184,21 +211,24 @@ def test_a_manual_batch_has_no_timetable(config):
 
 @pytest.mark.req("R047")
 @pytest.mark.parametrize(
-    ("schedule", "ready", "seconds"),
+    ("schedule", "ready", "seconds", "others_come"),
     [
-        ("manual", None, 3600),
-        ("manual", {"asset": "prices", "timeout": "2h"}, 3 * 3600),
-        ({"on_asset": "prices"}, None, 3600),
-        ({"at": ["09:00"], "on": {"dates": [LAST_YEAR]}}, None, 3600),
-        ({"at": ["09:00"]}, None, None),
-        ({"at": ["09:00"], "on_asset": "prices"}, None, None),
+        ("manual", None, 3600, False),
+        ("manual", {"asset": "prices", "timeout": "2h"}, 3 * 3600, False),
+        ({"on_asset": "prices"}, None, 3600, False),
+        ({"at": ["09:00"], "on": {"dates": [LAST_YEAR]}}, None, 3600, False),
+        ({"at": ["09:00"]}, None, 3600, True),
+        ({"at": ["09:00"], "on_asset": "prices"}, {"asset": "prices", "timeout": "2h"}, 3 * 3600, True),
     ],
 )
-def test_early_departures_are_asked_for_again_only_where_nothing_else_comes(config, schedule, ready, seconds):
+def test_the_watch_knows_how_long_to_wait_for_its_departure_and_whether_others_come(
+    config, schedule, ready, seconds, others_come
+):
     dag = config.dag(schedule=schedule, conditions={"depart_early": {"leads": 5}, "ready": ready})
     stored = ensure_serialized_asset(dag.timetable.asset_condition)
     watchers = [watcher for _, asset in stored.iter_assets() for watcher in asset.watchers]
-    assert [one.trigger["kwargs"]["again_after"] for one in watchers] == [seconds]
+    (told,) = [one.trigger["kwargs"] for one in watchers]
+    assert (told["again_after"], told["others_come"]) == (seconds, others_come)
 
 
 @pytest.mark.req("R007")

@@ -108,7 +108,7 @@ def test_the_watch_over_a_queue_fires_once(database, store_url, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_LEADFERRY", store_url)
     add_leads(database, 3)
     watch = LeadsWaiting(
-        batch_id="acme", flows=["auto"], received_from=None, leads=3, oldest=None, every=0.01
+        **WATCHED | {"batch_id": "acme", "flows": ["auto"], "every": 0.01}, leads=3, oldest=None
     )
 
     async def first_and_next():
@@ -142,7 +142,7 @@ def test_the_watch_over_a_queue_outlasts_a_store_that_is_not_set_up_and_looks_no
 
     execute(database, "ALTER TABLE early_departure RENAME TO not_there_yet")
     watch = SetUpMeanwhile(
-        batch_id="acme", flows=["auto"], received_from=None, leads=3, oldest=None, every=0.01
+        **WATCHED | {"batch_id": "acme", "flows": ["auto"], "every": 0.01}, leads=3, oldest=None
     )
 
     async def first():
@@ -210,20 +210,27 @@ def test_a_batch_whose_leads_never_have_to_stay_gives_the_watch_nothing_to_judge
     assert watch_over(conditions={"depart_early": {"leads": 2}}).values["timing"] is None
 
 
+WATCHED = {
+    "batch_id": "a",
+    "flows": ["f"],
+    "received_from": None,
+    "every": 60.0,
+    "again_after": 3600.0,
+    "others_come": True,
+}
+
+
 @pytest.mark.parametrize(
     "trigger",
     [
         LeadsWaiting(
-            batch_id="a",
-            flows=["f"],
-            received_from=None,
+            **WATCHED,
             leads=1,
             oldest=None,
-            every=60.0,
             timing=Timing(schedule="manual", timezone="UTC").model_dump_json(),
         ),
         ReadyTrigger(ready={"asset": "x"}, day=DAY, deadline="2026-01-30T09:00:00+00:00"),
-        LeadsWaiting(batch_id="a", flows=["f"], received_from=None, leads=1, oldest=7200.0, every=60.0),
+        LeadsWaiting(**WATCHED, leads=None, oldest=7200.0),
     ],
 )
 def test_a_trigger_survives_being_stored(trigger):

@@ -1,12 +1,14 @@
 """From batch files to DAGs: what `dags/lead_batches.py` needs, and nothing that would slow its parsing down.
 
 While a task runs, only its own batch file is read; the dag-processor reads all of them.
-A broken file breaks only its own DAG; `dags/zz_config_errors.py` makes it visible.
+A broken file breaks only its own DAG; `dags/zz_config_errors.py` makes it visible. A bug that a batch brings to light in
+the building of its DAG stops no other batch either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +28,7 @@ from leadferry.batch.conditions import DepartEarly
 from leadferry.batch.describe import describe
 from leadferry.batch.load import ConfigReader, batch_ids, load_all
 from leadferry.batch.model import Batch
+from leadferry.batch.problems import bug
 from leadferry.batch.received import collects_from
 from leadferry.batch.timing import Timing
 from leadferry.delivery.params import FORM, DeliverNow
@@ -36,6 +39,8 @@ from leadferry.project import config_folder
 from leadferry.schedule import departures
 from leadferry.timetables import timetable_for
 from leadferry.triggers import LeadsWaiting
+
+_log = logging.getLogger(__name__)
 
 _PREFIX = "batch_"
 _START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -48,7 +53,7 @@ _POOL_SLOTS = 4
 """Sessions that one destination host gets at once unless an operator changes the pool."""
 
 ASKED_AGAIN_AFTER = timedelta(hours=1)
-"""How long an early departure that took nothing is left alone where no other departure comes."""
+"""How long an early departure that was asked for is waited for, and one that took nothing left alone if no other comes."""
 
 
 def batches_to_build() -> Iterator[Batch]:
@@ -68,34 +73,62 @@ def batches_to_build() -> Iterator[Batch]:
         yield batch
 
 
+def dags_of(put_tasks: Callable[[Batch], None]) -> Iterator[DAG]:
+    """Build the DAG of every valid batch, or, while a task runs, of its batch alone.
+
+    Args:
+        put_tasks: called with each batch, within its DAG.
+    """
+    for batch in batches_to_build():
+        try:
+            with _batch_dag(batch) as dag:
+                put_tasks(batch)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other batches depart
+            dag = _not_built(batch, error)
+        yield dag
+
+
 @contextmanager
-def batch_dag(batch: Batch) -> Iterator[DAG]:
+def _batch_dag(batch: Batch) -> Iterator[DAG]:
     """Open the DAG of a batch: schedule, page and trigger form; the caller puts the tasks in."""
     dag = DAG(
-        dag_id=batch.dag_id,
-        dag_display_name=batch.name,
-        description=batch.description or batch.name,
         doc_md=describe(batch),
         schedule=_schedule(batch),
-        start_date=_START,
         catchup=False,
         max_active_runs=_runs_at_once(batch),
         allowed_run_types=_run_types(batch),  # type: ignore[arg-type] # Airflow makes its enum of the names
-        tags={
-            "leadferry",
-            f"recipient:{batch.recipient.id}",
-            *batch.tags,
-            *([] if batch.enabled else ["disabled"]),
-        },
         # The file says whether the batch departs; Airflow's pause stays an operator's brake, and is never pulled here.
         is_paused_upon_creation=False,
         default_args=_task_arguments(batch),
+        **_looks(batch, *([] if batch.enabled else ["disabled"])),
     )
     with dag:
         yield dag
     # Last: Airflow checks the defaults of a DAG made with params, and copies them for each of its tasks,
     # which takes longer than all the rest. They are the same for every batch, and a run checks what it is given.
     dag.params.update(_params())
+
+
+def _not_built(batch: Batch, error: Exception) -> DAG:
+    """Return a DAG that never runs, and whose page says why; the watchdog tells of the departures that it misses."""
+    text = (
+        f"{bug(error)} keeps the DAG of this batch from being built. It does not depart. Please report this."
+    )
+    _log.error("%s: %s", batch.id, text, exc_info=error)
+    return DAG(doc_md=f"# {batch.name}\n\n{text}\n", schedule=None, **_looks(batch, "broken"))
+
+
+def _looks(batch: Batch, *tags: str) -> dict[str, Any]:
+    """Return by what people find the DAG of a batch."""
+    return {
+        "dag_id": batch.dag_id,
+        "dag_display_name": batch.name,
+        "description": batch.description or batch.name,
+        "start_date": _START,
+        "tags": {"leadferry", f"recipient:{batch.recipient.id}", *batch.tags, *tags},
+        # The DAG file names its DAGs; Airflow would also take one that was left half built.
+        "auto_register": False,
+    }
 
 
 def _runs_at_once(batch: Batch) -> int:
@@ -147,7 +180,8 @@ def _leads_waiting(batch: Batch, early: DepartEarly) -> LeadsWaiting:
         leads=early.leads,
         oldest=None if early.oldest is None else early.oldest.total_seconds(),
         every=early.every.total_seconds(),
-        again_after=_asked_again_after(batch),
+        again_after=_asked_again_after(batch).total_seconds(),
+        others_come=_others_come(batch),
         timing=_timing(batch),
     )
 
@@ -159,17 +193,17 @@ def _timing(batch: Batch) -> str | None:
     return Timing.of(batch).model_dump_json()
 
 
-def _asked_again_after(batch: Batch) -> float | None:
-    """Return after how many seconds an early departure that took nothing is asked for again; None where another comes.
-
-    Nothing else comes for a batch without a timetable, and for one whose timetable is over. Its run may still be waiting
-    for `conditions.ready` until then.
-    """
-    now = datetime.now(tz=UTC)
-    if next(departures(batch.schedule, timezone=batch.timezone, after=now, batch_id=batch.id), None):
-        return None
+def _asked_again_after(batch: Batch) -> timedelta:
+    """Return after which pause an early departure is asked for again; its run may wait for `conditions.ready` as long."""
     ready = batch.conditions.ready
-    return (ASKED_AGAIN_AFTER + (ready.timeout if ready else timedelta())).total_seconds()
+    return ASKED_AGAIN_AFTER + (ready.timeout if ready else timedelta())
+
+
+def _others_come(batch: Batch) -> bool:
+    """Say whether a timetable goes on beside early departures: not for a batch without one, or whose timetable is over."""
+    now = datetime.now(tz=UTC)
+    found = departures(batch.schedule, timezone=batch.timezone, after=now, batch_id=batch.id)
+    return next(found, None) is not None
 
 
 def extract(batch: Batch) -> Any:

@@ -114,7 +114,8 @@ class LeadsWaiting(BaseEventTrigger):
         leads: fire when this many wait.
         oldest: fire when the oldest waits this many seconds.
         every: seconds between two looks.
-        again_after: seconds after which it fires again when nothing came of it; None where the timetable goes on.
+        again_after: seconds after which it fires again when nothing came of it.
+        others_come: whether the timetable goes on; then it fires again only when there was no departure at all.
         timing: `leadferry.batch.timing.Timing` as JSON text, by which leads that may not go yet do not count; None where
             none ever has to stay.
     """
@@ -128,7 +129,8 @@ class LeadsWaiting(BaseEventTrigger):
         leads: int | None,
         oldest: float | None,
         every: float,
-        again_after: float | None = None,
+        again_after: float,
+        others_come: bool,
         timing: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own lacks types
@@ -140,6 +142,7 @@ class LeadsWaiting(BaseEventTrigger):
             "oldest": oldest,
             "every": every,
             "again_after": again_after,
+            "others_come": others_come,
             "timing": timing,
         }
 
@@ -177,8 +180,9 @@ class LeadsWaiting(BaseEventTrigger):
             flows=asked["flows"],
             received_from=datetime.fromisoformat(since) if since else None,
             leads=asked["leads"],
-            oldest=_length(asked["oldest"]),
-            again_after=_length(asked["again_after"]),
+            oldest=None if asked["oldest"] is None else timedelta(seconds=asked["oldest"]),
+            again_after=timedelta(seconds=asked["again_after"]),
+            others_come=asked["others_come"],
             **_may_go(asked["timing"], now or datetime.now(tz=UTC)),
         )
 
@@ -192,7 +196,3 @@ def _may_go(timing: str | None, now: datetime) -> dict[str, Any]:
 
     found = Timing.model_validate_json(timing)
     return {"window_to": found.window_at(now).ends, "must_wait": found.must_wait(lead, now)}
-
-
-def _length(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)

@@ -14,7 +14,7 @@ from leadferry.store.tables import lead
 HOUR = timedelta(hours=1)
 
 
-def order(database, *, leads=None, oldest=None, **keys):
+def order(database, *, leads=None, oldest=None, others_come=False, **keys):
     return order_early(
         database,
         "acme",
@@ -22,6 +22,8 @@ def order(database, *, leads=None, oldest=None, **keys):
         received_from=None,
         leads=leads,
         oldest=oldest,
+        again_after=HOUR,
+        others_come=others_come,
         **keys,
     )
 
@@ -57,14 +59,33 @@ def test_after_a_delivery_the_next_crossing_asks_again(database):
 
 
 @pytest.mark.req("R047")
-def test_a_departure_that_failed_or_took_nothing_is_not_repeated_by_it(database):
+def test_a_departure_that_failed_or_took_nothing_is_not_repeated_where_others_come(database):
     add_leads(database, 5)
-    assert order(database, leads=5)
+    assert order(database, leads=5, others_come=True)
     claim(database, "early", minimum=6)
-    assert order(database, leads=5) is None
+    let_time_pass(database, 61)
+    assert order(database, leads=5, others_come=True) is None
     failed = claim(database, "early again")
     settling.settle(database, failed.delivery_id)
-    assert order(database, leads=5) is None
+    let_time_pass(database, 61)
+    assert order(database, leads=5, others_come=True) is None
+
+
+@pytest.mark.req("R047")
+def test_where_others_come_it_is_repeated_when_no_departure_followed_at_all(database):
+    """As when the triggerer dies after the order was written, and before Airflow hears of it."""
+    add_leads(database, 5)
+    claim(database, "the one before", minimum=6)
+    let_time_pass(database, 1)
+    assert order(database, leads=5, others_come=True) == "5 leads wait"
+    let_time_pass(database, 59)
+    assert order(database, leads=5, others_come=True) is None
+    let_time_pass(database, 2)
+    assert "asked again" in order(database, leads=5, others_come=True)
+    assert order(database, leads=5, others_come=True) is None
+    claim(database, "the lost one", minimum=6)
+    let_time_pass(database, 61)
+    assert order(database, leads=5, others_come=True) is None
 
 
 @pytest.mark.req("R047")
@@ -78,21 +99,19 @@ def test_of_several_who_look_at_once_one_asks(database):
 @pytest.mark.req("R047")
 def test_a_batch_for_which_nothing_else_comes_is_asked_again_after_a_pause(database):
     add_leads(database, 5)
-    assert order(database, leads=5, again_after=HOUR) == "5 leads wait"
+    assert order(database, leads=5) == "5 leads wait"
     claim(database, "took nothing", minimum=6)
-    assert order(database, leads=5, again_after=HOUR) is None
+    assert order(database, leads=5) is None
     let_time_pass(database, 59)
-    assert order(database, leads=5, again_after=HOUR) is None
+    assert order(database, leads=5) is None
     let_time_pass(database, 2)
     first = rows(
         database, "SELECT to_char(ordered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') FROM early_departure"
     )
     told = f"5 leads wait; asked again: no departure took leads since {first[0][0]} UTC"
-    assert [order(database, leads=5, again_after=HOUR) for _ in range(3)] == [told, None, None]
+    assert [order(database, leads=5) for _ in range(3)] == [told, None, None]
     let_time_pass(database, 61)
-    assert order(database, leads=5, again_after=HOUR) == told.replace(
-        first[0][0], an_hour_before(first[0][0])
-    )
+    assert order(database, leads=5) == told.replace(first[0][0], an_hour_before(first[0][0]))
     assert rows(database, "SELECT after_delivery, number FROM early_departure ORDER BY number") == [
         (0, 1), (0, 2), (0, 3),
     ]  # fmt: skip
@@ -105,35 +124,35 @@ def an_hour_before(told):
 @pytest.mark.req("R047")
 def test_it_is_asked_again_only_while_there_is_a_reason(database):
     add_leads(database, received_at=datetime.now(tz=UTC) - timedelta(hours=2))
-    assert order(database, oldest=HOUR, again_after=HOUR)
+    assert order(database, oldest=HOUR)
     claim(database, "took it")
     let_time_pass(database, 120)
-    assert order(database, oldest=HOUR, again_after=HOUR) is None
+    assert order(database, oldest=HOUR) is None
 
 
 @pytest.mark.req("R047")
 def test_the_pause_begins_when_the_departure_that_failed_has_ended(database):
     add_leads(database, 5)
-    assert order(database, leads=5, again_after=HOUR)
+    assert order(database, leads=5)
     delivery = claim(database, "tried for long")
     let_time_pass(database, 120)
-    assert order(database, leads=5, again_after=HOUR) is None
+    assert order(database, leads=5) is None
     settling.settle(database, delivery.delivery_id)
-    assert order(database, leads=5, again_after=HOUR) is None
+    assert order(database, leads=5) is None
     let_time_pass(database, 61)
-    assert "asked again" in order(database, leads=5, again_after=HOUR)
+    assert "asked again" in order(database, leads=5)
 
 
 @pytest.mark.req("R047")
 def test_after_a_departure_that_took_leads_it_is_asked_as_for_the_first_time(database):
     add_leads(database, 5)
-    assert order(database, leads=5, again_after=HOUR)
+    assert order(database, leads=5)
     claim(database, "took nothing", minimum=6)
     let_time_pass(database, 61)
-    assert "asked again" in order(database, leads=5, again_after=HOUR)
+    assert "asked again" in order(database, leads=5)
     claim(database, "took all")
     add_leads(database, 5)
-    assert order(database, leads=5, again_after=HOUR) == "5 leads wait"
+    assert order(database, leads=5) == "5 leads wait"
 
 
 @pytest.mark.req("R047")
@@ -141,7 +160,7 @@ def test_of_many_who_look_at_once_one_asks_in_each_period(database):
     add_leads(database, 5)
     for period in range(1, 4):
         with ThreadPoolExecutor(8) as pool:
-            asked = list(pool.map(lambda _: order(database, leads=5, again_after=HOUR), range(24)))
+            asked = list(pool.map(lambda _: order(database, leads=5), range(24)))
         assert sum(one is not None for one in asked) == 1
         assert rows(database, "SELECT count(*) FROM early_departure") == [(period,)]
         let_time_pass(database, 61)

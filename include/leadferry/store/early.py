@@ -1,6 +1,7 @@
 """Departures before their time: asked for when enough leads wait, or one for too long; once after each delivery.
 
-A batch for which nothing else comes is asked again after a pause: nothing else would ever take its leads.
+Of an order that nobody obeyed it is reminded after a pause, and a batch for which nothing else comes also of one that took no
+leads: nothing else would ever take them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, false, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from leadferry.states import DeliveryKind, DeliveryState
@@ -29,16 +30,18 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
     received_from: datetime | None,
     leads: int | None,
     oldest: timedelta | None,
-    again_after: timedelta | None = None,
+    again_after: timedelta,
+    others_come: bool,
     window_to: datetime | None = None,
     must_wait: ColumnElement[bool] | None = None,
 ) -> str | None:
     """Ask for a departure when it is due; return why, or None when it is not due or was asked for already.
 
     However often and by however many it is looked, a batch is asked once after each delivery that was made, and once more
-    each time that `again_after` has passed since it was asked, and since what came of that ended, without a departure that
-    took leads. Only leads count that a departure would take now: a lead that cannot go must not make a departure of every
-    lead that comes after it. Without `again_after` a departure that takes nothing, or fails, is not repeated: the timetable's next one goes on.
+    each time that `again_after` has passed since it was asked without any departure: who was to carry the order on may have
+    died with it. A departure that took nothing, or failed, is repeated only where no others come; the pause begins when it
+    has ended. Only leads count that a departure would take now: a lead that cannot go must not make a departure of every
+    lead that comes after it.
 
     Args:
         database: the lead store.
@@ -47,7 +50,8 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
         received_from: a batch that is new to a flow collects its leads from here on; aware.
         leads: due when this many wait.
         oldest: due when the oldest waits this long.
-        again_after: the pause before it is asked again; None to leave that to the timetable.
+        again_after: the pause before it is asked again; longer than a run may wait before it claims.
+        others_come: whether a timetable goes on that takes what an early departure left.
         window_to: leads received from here on do not count; now, by the database's clock, when left out; aware.
         must_wait: SQL on the table `lead`, never NULL, true for a lead that does not count, for it would stay.
 
@@ -58,7 +62,7 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
     with database.transaction() as connection:
         after = _last_delivery(connection, batch_no)
         asked = _asked(connection, batch_no, after=after)
-        if asked.times and (again_after is None or asked.quiet < again_after):
+        if asked.times and ((others_come and asked.answered) or asked.quiet < again_after):
             return None
         may_go = _may_go(connection, batch_no, window_to=window_to, must_wait=must_wait)
         reason = _why_now(may_go, leads=leads, oldest=oldest)
@@ -97,17 +101,26 @@ def _why_now(may_go: Row[Any], *, leads: int | None, oldest: timedelta | None) -
 
 
 def _asked(connection: Connection, batch_no: int, *, after: int) -> Row[Any]:
-    """Return how many `times` a batch was asked after a delivery, `since` when (UTC), and how long it is `quiet` since."""
+    """Return how often a batch was asked after a delivery, and what came of it.
+
+    Its columns: `times`; `since` when (UTC); whether the last order was `answered` by a departure, whatever became of that;
+    how long it is `quiet` since the order, or since the end of that departure.
+    """
     orders = early_departure.c
-    ended = select(func.max(func.coalesce(delivery.c.settled_at, delivery.c.claimed_at))).where(
-        delivery.c.batch_no == batch_no, delivery.c.id > after, delivery.c.kind == DeliveryKind.DEPARTURE
+    of_it = (
+        delivery.c.batch_no == batch_no,
+        delivery.c.id > after,
+        delivery.c.kind == DeliveryKind.DEPARTURE,
     )
-    last = func.greatest(func.max(orders.ordered_at), ended.scalar_subquery())
+    begun = select(func.max(delivery.c.claimed_at)).where(*of_it).scalar_subquery()
+    ended = select(func.max(func.coalesce(delivery.c.settled_at, delivery.c.claimed_at))).where(*of_it)
+    last = func.max(orders.ordered_at)
     return connection.execute(
         select(
             func.count().label("times"),
             func.timezone("UTC", func.min(orders.ordered_at)).label("since"),
-            (func.now() - last).label("quiet"),
+            func.coalesce(begun >= last, false()).label("answered"),
+            (func.now() - func.greatest(last, ended.scalar_subquery())).label("quiet"),
         ).where(orders.batch_no == batch_no, orders.after_delivery == after)
     ).one()
 
