@@ -81,17 +81,27 @@ def test_the_status_is_not_well_with_a_broken_file_or_an_incident_which_stays_in
     assert over["recovered_at"] is not None
 
 
-def test_a_batch_that_never_looked_for_leads_is_said_to_be_uncounted_until_somebody_looks(config, database):
+@pytest.mark.parametrize("look", [("queue", "acme"), ("watch",)], ids=["a person", "the watchdog"])
+def test_a_new_batch_and_one_with_other_flows_are_said_to_be_uncounted_until_somebody_looks(
+    config, database, look
+):
     add_leads(database, 3)
-    before, queues = run("status", "--json"), run("queue")
-    run("queue", "acme")
-    after = run("status", "--json")
+    add_leads(database, 1, flow="home")
+    file = config / "batches" / "acme.yaml"
+    (config / "batches" / "off.yaml").write_text(f"{BATCH}enabled: false\n")
+    for flows, leads in (("auto", 3), ("auto, home", 4)):
+        file.write_text(BATCH.replace("flows: [auto]", f"flows: [{flows}]"))
+        before, queues = run("status", "--json"), run("queue", "--json")
+        run(*look)
+        after, queues_after = run("status", "--json"), run("queue", "--json")
 
-    assert [row["pending"] for row in json.loads(before.stdout)] == [None]
-    for told in (before.stderr, queues.stderr):
-        assert "they never looked for leads: acme; `leadferry queue BATCH` does it now" in told
-    assert [row["pending"] for row in json.loads(after.stdout)] == [3]
-    assert "never looked" not in after.stderr + run("queue").stderr
+        assert [row["pending"] for row in json.loads(before.stdout)] == [None, None]
+        assert json.loads(queues.stdout) == []
+        for told in (before.stderr, queues.stderr):
+            assert "Not counted yet, they are new or have other flows now: acme. The next look" in told
+        assert [row["pending"] for row in json.loads(after.stdout)] == [leads, None]
+        assert [(row["batch"], row["leads"]) for row in json.loads(queues_after.stdout)] == [("acme", leads)]
+        assert "Not counted" not in after.stderr + queues_after.stderr
 
 
 @pytest.mark.req("R050")

@@ -138,11 +138,12 @@ def test_answers_are_right(delivered, run):
     assert day[1] == 2
 
 
-def test_what_waits_is_told_after_it_was_offered(delivered, run):
+def test_what_waits_is_told_also_before_it_is_in_a_queue(delivered, run):
     run(_sql("Put leads in")[1])
-    offered, not_offered = (run(statement) for statement in _sql("What waits, and since when?"))
+    (waiting,) = (run(statement) for statement in _sql("What waits, and since when?"))
 
-    assert (offered, not_offered) == ([], [("home_insurance", 2)])
+    assert [told[:2] for told in waiting] == [("acme_home", 2)]
+    assert run("SELECT count(*) FROM pending") == [(0,)]
 
 
 def test_every_statement_of_the_page_is_run_by_a_test():

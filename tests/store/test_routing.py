@@ -62,6 +62,20 @@ def test_a_new_batch_collects_only_leads_received_from_its_first_day_on(database
     assert waiting(database) == at_midnight
 
 
+def test_until_its_first_delivery_a_queue_follows_the_day_from_which_on_it_collects(database):
+    old = add_leads(database, received_at=JANUARY - timedelta(days=1))
+    new = add_leads(database, received_at=JANUARY)
+    for day, leads in ((JANUARY, new), (None, old + new), (JANUARY, new)):
+        route(database, received_from=day)
+        assert waiting(database) == leads
+    assert claim(database, received_from=JANUARY).included == 1
+    route(database)
+    assert waiting(database) == []
+    route(database, flows=["other"])
+    route(database)
+    assert waiting(database) == old
+
+
 def test_a_flow_that_is_removed_and_added_again_never_offers_taken_leads_again(database):
     add_leads(database, 2)
     assert claim(database).included == 2

@@ -7,7 +7,7 @@ import pytest
 from batches import add_leads, claim, scalars
 from leadferry.store.queue import Stop, stop
 from leadferry.store.routing import route_new_leads
-from leadferry.store.waiting import first_waiting, not_yet_offered, queue_of, queues
+from leadferry.store.waiting import Waiting, first_waiting, queue_of, queues
 
 
 @pytest.fixture
@@ -67,15 +67,32 @@ def test_held_leads_wait_and_cancelled_ones_do_not(database, waits):
     assert first_waiting(database, batch_no, limit=1)[0]["id"] == leads[3]
 
 
-def test_all_queues_are_told_with_what_is_not_yet_in_them(database, waits):
-    waits("auto", 3)
+def test_all_queues_are_told_the_longest_wait_first_and_with_what_is_not_yet_in_them(database, waits, now):
+    waits("home", 4)
     route(database)
     route_new_leads(database, batch_id="other", flows=["auto"])
     waits("auto", 1, 2)
-    assert {row["batch"]: row["leads"] for row in queues(database)} == {"acme": 1, "other": 1}
-    assert not_yet_offered(database) == 2
-    claim(database)
-    assert {row["batch"]: row["leads"] for row in queues(database)} == {"other": 3}
+    waits("life", 9)
+    oldest, newest = now - timedelta(hours=2), now - timedelta(hours=1)
+    assert list(queues(database).items()) == [
+        ("acme", Waiting(leads=3, oldest=now - timedelta(hours=4), newest=newest)),
+        ("other", Waiting(leads=2, oldest=oldest, newest=newest)),
+    ]
+    assert len(scalars(database, "SELECT lead_id FROM arrival")) == 3
+    claim(database, flows=["auto", "home"])
+    assert queues(database) == {"other": Waiting(leads=2, oldest=oldest, newest=newest)}
+
+
+def test_a_cancelled_lead_counts_in_no_queue_that_it_is_cancelled_for(database, waits):
+    leads = waits("auto", 4, 3, 2)
+    route(database)
+    route_new_leads(database, batch_id="other", flows=["auto"])
+    leads += waits("auto", 1)
+    for lead, batch in ((leads[0], "acme"), (leads[1], None), (leads[3], None)):
+        stop(database, [lead], Stop.CANCELLED, batch_id=batch, actor="kim", reason="x")
+    stop(database, [leads[2]], Stop.HELD, batch_id=None, actor="kim", reason="x")
+    assert {batch: one.leads for batch, one in queues(database).items()} == {"acme": 1, "other": 2}
+    assert queue_of(database, route(database)).leads == 1
 
 
 def test_a_lead_whose_clock_is_ahead_is_young(database):

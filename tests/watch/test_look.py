@@ -9,8 +9,8 @@ import pytest
 from batches import add_leads, execute, rows, scalars
 from leadferry.batch.model import Batch, Retention, Watch
 from leadferry.delivery.params import DeliverNow
-from leadferry.store import incidents
 from leadferry.store.incidents import Kind
+from leadferry.store.waiting import queues
 
 from .conftest import DAY, MONDAY
 
@@ -218,7 +218,7 @@ def test_leads_that_no_queue_was_offered_yet_count_for_every_batch_that_listens(
     add_leads(port.database, 3)
     add_leads(port.database, 2, flow="home")
 
-    assert {batch: one.leads for batch, one in incidents.queues(port.database).items()} == {
+    assert {batch: one.leads for batch, one in queues(port.database).items()} == {
         "acme": 3,
         "bolt": 3,
     }

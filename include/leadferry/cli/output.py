@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from datetime import datetime
 from typing import Annotated, Any
@@ -83,6 +83,16 @@ def tell(values: Mapping[str, Any], *, title: str) -> None:
     console.print(title, markup=False, highlight=False)
     texts = ["" if value is None else _told(value) for value in values.values()]
     console.print(_record(list(values), texts))
+
+
+def say_who_is_not_counted(batches: Iterable[str]) -> None:
+    """Say, beside the answer, of which batches the store cannot tell yet what waits for them."""
+    if named := ", ".join(batches):
+        told = f"Not counted yet, they are new or have other flows now: {named}"
+        typer.echo(
+            f"{told}. The next look of leadferry_maintenance does it, `leadferry queue BATCH` does it now.",
+            err=True,
+        )
 
 
 def print_json(value: Any) -> None:

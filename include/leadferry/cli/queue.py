@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leadferry.cli.leads import app as leads
-from leadferry.cli.output import AsJson, print_json, show, tell
+from leadferry.cli.output import AsJson, print_json, say_who_is_not_counted, show, tell
 from leadferry.connections import lead_store
 
 if TYPE_CHECKING:
@@ -68,23 +68,26 @@ def _told(fields: dict[str, str | None]) -> str:
 
 
 def _show_queues(database: Database, *, as_json: bool) -> None:
-    from leadferry.store import waiting
-
-    columns = ["batch", "leads", "oldest_received_at", "newest_received_at"]
-    show(waiting.queues(database), as_json=as_json, title="Queues", columns=columns)
-    if new := waiting.not_yet_offered(database):
-        typer.echo(f"{new} new leads come in addition; `leadferry queue BATCH` counts them in", err=True)
-    if unasked := _never_looked(database):
-        told = f"Not here yet, they never looked for leads: {', '.join(unasked)}"
-        typer.echo(f"{told}; `leadferry queue BATCH` does it now", err=True)
-
-
-def _never_looked(database: Database) -> list[str]:
-    from leadferry.batch.load import batch_ids
+    from leadferry.batch.load import load_all
     from leadferry.project import config_folder
-    from leadferry.store.routing import collecting
+    from leadferry.store.waiting import queues
+    from leadferry.watch.queues import uncounted
 
-    return sorted(set(batch_ids(config_folder())) - collecting(database))
+    batches = load_all(config_folder())[0]
+    unsure = uncounted(database, batches)
+    rows = [
+        {
+            "batch": one,
+            "leads": found.leads,
+            "oldest_received_at": found.oldest,
+            "newest_received_at": found.newest,
+        }
+        for one, found in queues(database).items()
+        if one not in unsure
+    ]
+    columns = ["batch", "leads", "oldest_received_at", "newest_received_at"]
+    show(rows, as_json=as_json, title="Queues", columns=columns)
+    say_who_is_not_counted(one.id for one in batches if one.enabled and one.id in unsure)
 
 
 def _queue_of(database: Database, batch: str, *, samples: int) -> tuple[Queue, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from leadferry.cli.output import AsJson, show
+from leadferry.cli.output import AsJson, say_who_is_not_counted, show
 from leadferry.connections import lead_store
 
 app = typer.Typer()
@@ -67,7 +67,8 @@ def status(*, as_json: AsJson = False) -> None:
     # What no batch has needs no column.
     brief = [one for one in brief if one not in _SELDOM or any(row[one] for row in shown)]
     show(shown, as_json=as_json, title="All batches", columns=COLUMNS, brief=brief, prose=list(_SELDOM))
-    _say_what_is_not_counted(rows)
+    departs = {"enabled", "over"}
+    say_who_is_not_counted(row["batch"] for row in rows if row["pending"] is None and row["state"] in departs)
     looked = last_look(database)
     if looked is None or now - looked > _STALE:
         since = f"since {looked:%Y-%m-%d %H:%M} UTC" if looked else "yet"
@@ -88,15 +89,6 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
         moments["next_departure"] = f"{moments['next_departure']}, left out"
     lists = {name: ", ".join(row[name]) for name in _SELDOM}
     return {**row, **moments, **lists}
-
-
-def _say_what_is_not_counted(rows: list[dict[str, Any]]) -> None:
-    new = [row["batch"] for row in rows if row["pending"] is None and row["name"] is not None]
-    if new:
-        typer.echo(
-            f"Not counted yet, they never looked for leads: {', '.join(new)}; `leadferry queue BATCH` does it now.",
-            err=True,
-        )
 
 
 @app.command()

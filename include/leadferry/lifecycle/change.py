@@ -226,11 +226,10 @@ def _references(config: Path, batch_id: str) -> list[str]:
 
 
 def _open_ends(batch_id: str, *, database: Database | None) -> list[str]:
-    batch_no = None if database is None else precedents.batch_no(database, batch_id)
-    if database is None or batch_no is None:
+    if database is None:
         return []
-    leads = waiting.queue_of(database, batch_no).leads + waiting.not_yet_offered(database, batch_no)
-    queue = [f"{leads} leads wait for it"] if leads else []
+    waits = waiting.queues(database).get(batch_id)
+    queue = [f"{waits.leads} leads wait for it"] if waits else []
     return queue + [
         f"delivery {one['id']} is {one['state']}" for one in precedents.unsettled(database, batch_id)
     ]

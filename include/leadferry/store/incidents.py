@@ -205,31 +205,6 @@ def last_departures(database: Database) -> dict[str, Mapping[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """What waits for a batch, also what was not offered to its queue yet."""
-
-    leads: int
-    oldest: datetime
-
-
-def queues(database: Database) -> dict[str, Waiting]:
-    """Return what waits for every batch for which anything does, by its id; the price grows with what waits."""
-    query = text(
-        """
-        SELECT batch.id, sum(leads) AS leads, min(oldest) AS oldest
-        FROM (SELECT batch_no, count(*) AS leads, min(received_at) AS oldest FROM pending GROUP BY batch_no
-              UNION ALL
-              SELECT batch_no, leads, oldest FROM subscription JOIN (
-                  SELECT flow, count(*) AS leads, min(received_at) AS oldest FROM arrival GROUP BY flow
-              ) AS arrived USING (flow)) AS waiting
-        JOIN batch ON batch.no = batch_no GROUP BY batch.id
-        """
-    )
-    with database.transaction() as connection:
-        return {row.id: Waiting(leads=int(row.leads), oldest=row.oldest) for row in connection.execute(query)}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Unsettled:
     """A delivery that is under way, abandoned, or waits for a person."""
 

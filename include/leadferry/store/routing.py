@@ -5,10 +5,26 @@ Set-based SQL, whose cost grows with the leads that are new.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, literal, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from leadferry.states import DeliveryKind, DeliveryState
@@ -19,9 +35,24 @@ MANY_LEADS = 10_000
 """From here on the planner's old idea of a table costs more than telling it anew (a tenth of a second)."""
 
 
-def route(
-    connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """Which leads come into a batch's queue."""
+
+    flows: Sequence[str]
+    received_from: datetime | None = None
+    """Of a flow that it is new to, those received from this instant on; aware. Until the batch's first delivery
+    its queue follows every change of this, so that nobody is too late who looked into it before."""
+
+    def changes(self, subscribed: Iterable[Row[Any]]) -> tuple[set[str], set[str]]:
+        """Compare with what is subscribed: which flows are to leave the queue, which are to come in (some do both)."""
+        rows = list(subscribed)
+        same = {row.flow for row in rows if row.began or row.received_from == self.received_from}
+        stays = same & set(self.flows)
+        return {row.flow for row in rows} - stays, set(self.flows) - stays
+
+
+def route(connection: Connection, *, batch_no: int, intake: Intake) -> None:
     """Offer all new leads to all batches, and bring this batch's subscriptions up to date.
 
     One at a time, on one snapshot, so that a lead that arrives meanwhile is either in the new subscriber's first fill
@@ -30,7 +61,7 @@ def route(
     # LOCK TABLE does not take a snapshot; the statements after it see everything that was committed before it.
     connection.execute(text("LOCK TABLE subscription IN SHARE ROW EXCLUSIVE MODE"))
     _offer_arrivals(connection)
-    _subscribe(connection, batch_no=batch_no, flows=flows, received_from=received_from)
+    _subscribe(connection, batch_no, intake)
 
 
 def _offer_arrivals(connection: Connection) -> None:
@@ -52,21 +83,26 @@ def _offer_arrivals(connection: Connection) -> None:
     )
 
 
-def _subscribe(
-    connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
-) -> None:
-    mine = subscription.c.batch_no == batch_no
-    known = set(connection.scalars(select(subscription.c.flow).where(mine)))
-    if gone := known - set(flows):
-        _unsubscribe(connection, batch_no=batch_no, flows=gone)
-    if new := sorted(set(flows) - known):
-        connection.execute(insert(subscription), [{"batch_no": batch_no, "flow": flow} for flow in new])
-        _first_fill(connection, batch_no=batch_no, flows=new, received_from=received_from)
+def _subscribe(connection: Connection, batch_no: int, intake: Intake) -> None:
+    mine = connection.execute(_subscriptions().where(batch.c.no == batch_no))
+    leaving, coming = intake.changes(mine)
+    if leaving:
+        _unsubscribe(connection, batch_no=batch_no, flows=leaving)
+    if coming:
+        since = {"batch_no": batch_no, "received_from": intake.received_from}
+        connection.execute(insert(subscription), [{**since, "flow": flow} for flow in sorted(coming)])
+        new = Intake(flows=sorted(coming), received_from=intake.received_from)
+        _first_fill(connection, batch_no=batch_no, intake=new)
 
 
-def _first_fill(
-    connection: Connection, *, batch_no: int, flows: Sequence[str], received_from: datetime | None
-) -> None:
+def _subscriptions() -> Select[Any]:
+    """Ask for what is subscribed, and whether the batch's first delivery was (`began`)."""
+    columns = [batch.c.id, subscription.c.flow, subscription.c.received_from]
+    began = (batch.c.last_number > 0).label("began")
+    return select(*columns, began).join_from(subscription, batch, batch.c.no == subscription.c.batch_no)
+
+
+def _first_fill(connection: Connection, *, batch_no: int, intake: Intake) -> None:
     """Give a batch what it finds of flows that it begins to listen to: all leads that it never had."""
     # A lead that somebody redelivered to this batch before it listened to the flow has only a copy.
     redelivered = exists().where(
@@ -80,9 +116,11 @@ def _first_fill(
         queue_entry.c.batch_no == batch_no,
         (queue_entry.c.copy == 0) | redelivered,
     )
-    found = select(literal(batch_no), lead.c.id, lead.c.received_at).where(lead.c.flow.in_(flows), ~had)
-    if received_from is not None:
-        found = found.where(lead.c.received_at >= received_from)
+    found = select(literal(batch_no), lead.c.id, lead.c.received_at).where(
+        lead.c.flow.in_(intake.flows), ~had
+    )
+    if intake.received_from is not None:
+        found = found.where(lead.c.received_at >= intake.received_from)
     lot_id = new_lot(connection, batch_no)
     # Sorted, so that all is found before the first is written: should the planner scan the queue for each lead
     # (it was empty when last looked at), it must not scan what this very statement adds to it.
@@ -153,21 +191,46 @@ def lots_of(connection: Connection, delivery_id: int) -> list[int]:
     return list(connection.scalars(select(lot.c.id).where(lot.c.delivery_id == delivery_id)))
 
 
-def collecting(database: Database) -> set[str]:
-    """Return the batches that have a queue; the others begin theirs when they first depart or somebody looks into it."""
+def out_of_date(database: Database, intakes: Mapping[str, Intake]) -> list[str]:
+    """Return the batches, by id, whose queue is not what it should be: they are new, or their files have changed.
+
+    What waits for any other can be told without routing (`leadferry.store.waiting.queues`). Reads only; one query.
+    """
+    subscribed: dict[str, list[Row[Any]]] = defaultdict(list)
     with database.transaction() as connection:
-        known = select(batch.c.id).where(batch.c.no.in_(select(subscription.c.batch_no)))
-        return set(connection.scalars(known))
+        for row in connection.execute(_subscriptions()):
+            subscribed[row.id].append(row)
+    return [one for one, intake in intakes.items() if any(intake.changes(subscribed[one]))]
 
 
 def route_new_leads(
-    database: Database, *, batch_id: str, flows: Sequence[str], received_from: datetime | None = None
+    database: Database,
+    *,
+    batch_id: str,
+    flows: Sequence[str],
+    received_from: datetime | None = None,
+    within: timedelta | None = None,
 ) -> int:
-    """Route in a transaction of its own and return the batch's number; seconds for a million new leads."""
+    """Route in a transaction of its own and return the batch's number; seconds for a million new leads.
+
+    Args:
+        database: the lead store.
+        batch_id: whose queue is brought up to date.
+        flows: see `Intake`.
+        received_from: see `Intake`.
+        within: how long to wait for another routing, or to work, at most; without end when left out.
+
+    Raises:
+        StoreError: it took longer, or the store refused; nothing was routed.
+    """
     with database.transaction() as connection:
         connection.execute(upsert(batch).values(id=batch_id).on_conflict_do_nothing())
         batch_no: int = connection.scalars(select(batch.c.no).where(batch.c.id == batch_id)).one()
     with database.transaction() as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        route(connection, batch_no=batch_no, flows=flows, received_from=received_from)
+        if within is not None:
+            connection.execute(
+                text(f"SET LOCAL statement_timeout = {max(1, int(within.total_seconds() * 1000))}")
+            )
+        route(connection, batch_no=batch_no, intake=Intake(flows=flows, received_from=received_from))
     return batch_no

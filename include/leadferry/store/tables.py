@@ -96,9 +96,10 @@ subscription = Table(
     metadata,
     Column("batch_no", Integer, ForeignKey("batch.no"), primary_key=True),
     Column("flow", Text, primary_key=True),
+    _moment("received_from", nullable=True),
     _moment("since", now=True),
 )
-"""Which batch collects the leads of which flow."""
+"""Which batch collects the leads of which flow; its queue began with those received from then on."""
 
 batch_config = Table(
     "batch_config",

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from leadferry.store.database import Database
 from leadferry.store.queue import Stop, any_waiting, held, stop_reason
 from leadferry.store.routing import waiting_lots
-from leadferry.store.tables import arrival, batch, lead, lot, queue_entry, subscription
+from leadferry.store.tables import lead, lot, queue_entry
 
 PENDING = "pending"
 """Beside the values of `Stop`: it waits and may go."""
@@ -140,31 +140,42 @@ def first_waiting(database: Database, batch_no: int, *, limit: int) -> list[dict
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def queues(database: Database) -> list[dict[str, Any]]:
-    """Count what waits for every batch, the longest wait first. New leads are not in it: see `not_yet_offered`."""
-    counts = (
-        select(
-            batch.c.id.label("batch"),
-            func.count().label("leads"),
-            func.min(queue_entry.c.received_at).label("oldest_received_at"),
-            func.max(queue_entry.c.received_at).label("newest_received_at"),
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What waits for one batch, in short: also what is held, not what is cancelled. Times are aware."""
+
+    leads: int
+    oldest: datetime
+    newest: datetime
+
+
+def queues(database: Database) -> dict[str, Waiting]:
+    """Return what waits for every batch for which anything does, by its id, the longest wait first.
+
+    New leads that are in no queue yet count for every batch that listens to their flow, so nobody needs to route first,
+    unless a batch's queue is not what its file says (`leadferry.store.routing.out_of_date`).
+    Reads only; the price grows with what waits.
+    """
+    query = text(
+        """
+        WITH queued AS (
+            SELECT batch_no, count(*) AS leads, min(received_at) AS oldest, max(received_at) AS newest
+            FROM pending WHERE NOT EXISTS (
+                SELECT FROM lead_stop WHERE lead_stop.lead_id = pending.lead_id AND kind = 'cancelled'
+                AND lead_stop.batch_no IN (0, pending.batch_no))
+            GROUP BY batch_no
+        ), arrived AS (
+            SELECT flow, count(*) AS leads, min(received_at) AS oldest, max(received_at) AS newest
+            FROM arrival WHERE NOT EXISTS (
+                SELECT FROM lead_stop WHERE lead_stop.lead_id = arrival.lead_id AND kind = 'cancelled' AND batch_no = 0)
+            GROUP BY flow
         )
-        .select_from(queue_entry)
-        .join(lot, lot.c.id == queue_entry.c.lot_id)
-        .join(batch, batch.c.no == lot.c.batch_no)
-        .where(lot.c.delivery_id.is_(None))
-        .group_by(batch.c.id)
-        .order_by(func.min(queue_entry.c.received_at), batch.c.id)
+        SELECT batch.id, sum(leads) AS leads, min(oldest) AS oldest, max(newest) AS newest
+        FROM (SELECT * FROM queued
+              UNION ALL SELECT batch_no, leads, oldest, newest FROM subscription JOIN arrived USING (flow)) AS waiting
+        JOIN batch ON batch.no = batch_no GROUP BY batch.id ORDER BY min(oldest), batch.id
+        """
     )
     with database.transaction() as connection:
-        return [dict(row) for row in connection.execute(counts).mappings()]
-
-
-def not_yet_offered(database: Database, batch_no: int | None = None) -> int:
-    """Count the new leads that come into the queues, or into that of one batch, with the next departure of any batch."""
-    new = select(func.count()).select_from(arrival)
-    if batch_no is not None:
-        new = new.join(subscription, subscription.c.flow == arrival.c.flow)
-        new = new.where(subscription.c.batch_no == batch_no)
-    with database.transaction() as connection:
-        return connection.scalars(new).one()
+        rows = connection.execute(query).all()
+    return {row.id: Waiting(leads=int(row.leads), oldest=row.oldest, newest=row.newest) for row in rows}

@@ -20,8 +20,10 @@ from leadferry.errors import BatchConfigError
 from leadferry.schedule import latest_departure
 from leadferry.store import incidents
 from leadferry.store.database import Database
-from leadferry.store.incidents import Finding, Incident, Kind, Unsettled, Waiting
+from leadferry.store.incidents import Finding, Incident, Kind, Unsettled
+from leadferry.store.waiting import Waiting, queues
 from leadferry.units import told_duration
+from leadferry.watch.queues import follow
 from leadferry.watch.settings import notify_of_last_resort
 
 RECOVERY_TAKES = timedelta(minutes=30)
@@ -140,6 +142,8 @@ class Look:
 def look(database: Database, config: Path, *, now: datetime) -> Look:
     """Read the batch files and ask the lead store; a handful of queries, however many batches there are.
 
+    Queues that do not follow their batch files yet are brought up to date first (`leadferry.watch.queues.follow`).
+
     Args:
         database: the lead store.
         config: see `leadferry.project.config_folder`.
@@ -148,6 +152,7 @@ def look(database: Database, config: Path, *, now: datetime) -> Look:
     batches, errors = load_all(config)
     fine = {batch.id: batch for batch in batches}
     schedules = {batch.id: _schedule_hash(batch) for batch in batches}
+    follow(database, fine)
     return Look(
         config=config,
         now=now,
@@ -156,7 +161,7 @@ def look(database: Database, config: Path, *, now: datetime) -> Look:
         errors=errors,
         since=incidents.watch_schedules(database, schedules, now=now),
         departed=incidents.last_departures(database),
-        queues=incidents.queues(database),
+        queues=queues(database),
         unsettled=incidents.unsettled(database),
         open=incidents.open_incidents(database),
     )

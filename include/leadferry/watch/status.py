@@ -11,8 +11,10 @@ from typing import Any
 from leadferry.batch.load import batch_ids, load_all
 from leadferry.batch.model import Batch
 from leadferry.schedule import departures
-from leadferry.store import incidents, routing, skips, suspensions
+from leadferry.store import incidents, skips, suspensions
 from leadferry.store.database import Database
+from leadferry.store.waiting import queues
+from leadferry.watch.queues import uncounted
 
 COLUMNS = (
     "batch",
@@ -36,8 +38,9 @@ def status(database: Database, config: Path, *, now: datetime) -> list[dict[str,
     """Return a row with `COLUMNS` for every batch that has a file or ever departed, in the order of their ids.
 
     The state is `enabled`, `disabled`, `over` (its last departure was), `broken` (the file cannot be loaded) or `removed`
-    (there is none any more). `left_out` is whether somebody asked that the next departure be left out. `pending` is None while
-    nothing was ever offered to the batch: it begins to collect with its first departure, or when its queue is looked at.
+    (there is none any more). `left_out` is whether somebody asked that the next departure be left out. `pending` counts up to
+    this moment; it is None while the store cannot say (`leadferry.watch.queues.uncounted`), or the batch is unknown there.
+    Reads only, without a lock: whoever may read the store may ask, and no departure waits for it.
 
     Args:
         database: the lead store.
@@ -46,17 +49,19 @@ def status(database: Database, config: Path, *, now: datetime) -> list[dict[str,
     """
     found = {batch.id: batch for batch in load_all(config)[0]}
     departed = incidents.last_departures(database)
-    queues = incidents.queues(database)
-    collecting = routing.collecting(database)
+    waits = queues(database)
     skipped = skips.to_be_left_out(database, now)
     wrong = defaultdict(list)
     for one in incidents.open_incidents(database):
         wrong[one.batch].append(str(one.kind))
     stopped = _stopped(database)
     files = set(batch_ids(config))
+    behind = set(uncounted(database, found.values()))
+    unsure = behind | (files - set(found))
     rows = []
-    for batch_id in sorted(files | set(departed) | set(queues) | set(wrong)):
-        batch, last, waiting = found.get(batch_id), departed.get(batch_id, {}), queues.get(batch_id)
+    for batch_id in sorted(files | set(departed) | set(waits) | set(wrong)):
+        batch, last = found.get(batch_id), departed.get(batch_id, {})
+        waiting = None if batch_id in behind else waits.get(batch_id)
         recipient = batch.recipient.id if batch else None
         row = {
             "batch": batch_id,
@@ -64,7 +69,7 @@ def status(database: Database, config: Path, *, now: datetime) -> list[dict[str,
             "last_departure": last.get("departs_at"),
             "last_state": last.get("state"),
             "last_leads": last.get("included"),
-            "pending": waiting.leads if waiting else 0 if batch_id in collecting else None,
+            "pending": waiting.leads if waiting else None if batch_id in unsure else 0,
             "oldest": waiting.oldest if waiting else None,
             "incidents": wrong[batch_id],
             "suspended": [*stopped["batch", batch_id], *stopped["recipient", recipient]],

@@ -56,6 +56,7 @@ CREATE TABLE batch (
 CREATE TABLE subscription (
     batch_no integer NOT NULL REFERENCES batch,
     flow text NOT NULL,
+    received_from timestamptz,
     since timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (batch_no, flow)
 );
