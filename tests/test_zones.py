@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from leadferry.mapping.dates import Date
 from leadferry.mapping.step import Context
 from leadferry.schedule import Schedule, departures
-from leadferry.zones import time_zone, zone_names
+from leadferry.zones import time_zone, told_moment, zone_names
 
 PACKAGE = Path(__file__).parents[1] / "include" / "leadferry"
 
@@ -85,3 +85,27 @@ def test_what_is_no_zone_is_refused(name):
 def test_every_name_that_may_be_written_has_its_rules():
     moment = datetime(2026, 12, 15, tzinfo=UTC)
     assert all(moment.astimezone(time_zone(name)).utcoffset() is not None for name in zone_names())
+
+
+@pytest.mark.parametrize(
+    ("zone", "said"),
+    [
+        ("America/New_York", "Mon 2026-11-23 07:00 EST (12:00 UTC)"),
+        ("Pacific/Auckland", "Tue 2026-11-24 01:00 NZDT (Mon 2026-11-23 12:00 UTC)"),
+        ("Asia/Singapore", "Mon 2026-11-23 20:00 UTC+08 (12:00 UTC)"),
+        ("Asia/Kathmandu", "Mon 2026-11-23 17:45 UTC+0545 (12:00 UTC)"),
+        ("Europe/London", "Mon 2026-11-23 12:00 GMT (12:00 UTC)"),
+        ("UTC", "Mon 2026-11-23 12:00 UTC"),
+        (None, "Mon 2026-11-23 12:00 UTC"),
+    ],
+)
+def test_an_instant_is_told_on_the_clock_of_the_batch_and_in_utc(zone, said):
+    assert told_moment(datetime(2026, 11, 23, 12, tzinfo=UTC), zone=zone) == said
+
+
+def test_the_hour_that_comes_twice_is_told_apart():
+    twice = [
+        told_moment(datetime(2026, 11, 1, hour, 30, tzinfo=UTC), zone="America/New_York") for hour in (5, 6)
+    ]
+
+    assert twice == ["Sun 2026-11-01 01:30 EDT (05:30 UTC)", "Sun 2026-11-01 01:30 EST (06:30 UTC)"]

@@ -183,6 +183,7 @@ def _leads_waiting(batch: Batch, early: DepartEarly) -> LeadsWaiting:
         again_after=_asked_again_after(batch).total_seconds(),
         others_come=_others_come(batch),
         timing=_timing(batch),
+        zone=batch.schedule_zone,
     )
 
 

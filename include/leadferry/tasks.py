@@ -23,7 +23,7 @@ from airflow.sdk.exceptions import (
 )
 
 from leadferry.errors import LeadferryError, NotReadyError
-from leadferry.zones import time_zone
+from leadferry.zones import time_zone, told_moment
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -114,7 +114,8 @@ class WaitUntilReady(BaseOperator):
                 return
         asked = ready.model_dump(mode="json")
         looks = ReadyTrigger(ready=asked, day=day, deadline=deadline.isoformat())
-        _show(f"waits until {deadline:%Y-%m-%d %H:%M} UTC at most: {ready} is awaited")
+        until = told_moment(deadline, zone=batch.schedule_zone)
+        _show(f"waits until {until} at most: {ready} is awaited")
         self.defer(trigger=looks, method_name="resume")
 
     def _ask_airflow(self, batch: Batch, ready: Ready, trigger: Trigger, *, deadline: datetime) -> None:
@@ -136,7 +137,8 @@ class WaitUntilReady(BaseOperator):
         now = datetime.now(tz=UTC)
         if now >= deadline:
             _give_up(batch, trigger, error=None)
-        _reschedule(Later(until=min(now + ready.every, deadline), reason=f"{ready} is awaited"))
+        again = min(now + ready.every, deadline)
+        _reschedule(Later(until=again, reason=f"{ready} is awaited", zone=batch.schedule_zone))
 
 
 def _took_its_leads(batch: Batch, trigger: Trigger) -> bool:

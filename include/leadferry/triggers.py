@@ -118,6 +118,7 @@ class LeadsWaiting(BaseEventTrigger):
         others_come: whether the timetable goes on; then it fires again only when there was no departure at all.
         timing: `leadferry.batch.timing.Timing` as JSON text, by which leads that may not go yet do not count; None where
             none ever has to stay.
+        zone: of the batch's schedule, in which people are told of times.
     """
 
     def __init__(  # noqa: PLR0913  # one for each thing that is to be known without the batch file
@@ -132,6 +133,7 @@ class LeadsWaiting(BaseEventTrigger):
         again_after: float,
         others_come: bool,
         timing: str | None = None,
+        zone: str = "UTC",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own lacks types
         self.values: dict[str, Any] = {
@@ -144,6 +146,7 @@ class LeadsWaiting(BaseEventTrigger):
             "again_after": again_after,
             "others_come": others_come,
             "timing": timing,
+            "zone": zone,
         }
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -183,6 +186,7 @@ class LeadsWaiting(BaseEventTrigger):
             oldest=None if asked["oldest"] is None else timedelta(seconds=asked["oldest"]),
             again_after=timedelta(seconds=asked["again_after"]),
             others_come=asked["others_come"],
+            zone=asked["zone"],
             **_may_go(asked["timing"], now or datetime.now(tz=UTC)),
         )
 

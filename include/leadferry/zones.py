@@ -8,6 +8,7 @@ that must not be used: `localtime` (another zone on every machine), `right/…` 
 from __future__ import annotations
 
 import difflib
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any
@@ -54,6 +55,30 @@ def time_zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     with resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
         return PinnedZone.from_file(data, key=name)
+
+
+def told_moment(moment: datetime, *, zone: str | None = None) -> str:
+    """Say an instant to people, on the clock of a batch and in UTC: `Mon 2026-11-23 07:00 EST (12:00 UTC)`.
+
+    Args:
+        moment: aware.
+        zone: the batch's; the moment's own when left out, so that one in UTC is said in UTC alone.
+    """
+    local, utc = moment.astimezone(time_zone(zone)) if zone else moment, moment.astimezone(UTC)
+    if local.tzname() == "UTC":
+        return told_clock(local)
+    day = "" if local.date() == utc.date() else f"{utc:%a %Y-%m-%d} "
+    return f"{told_clock(local)} ({day}{utc:%H:%M} UTC)"
+
+
+def told_clock(local: datetime) -> str:
+    """Say what the clock of a place shows, and whose clock it is: `Mon 2026-11-23 07:00 EST`, `Mon 2026-11-23 20:00 UTC+08`.
+
+    Args:
+        local: aware, in the zone of the place.
+    """
+    name = local.tzname() or ""
+    return f"{local:%a %Y-%m-%d %H:%M} {name if name.isalpha() else f'UTC{name}'}"
 
 
 @cache

@@ -294,7 +294,7 @@ def test_a_schedule_that_is_over_is_a_hint_with_its_last_departure(folder, only)
     assert check(folder.path, only=only, now=NOW).problems == []
     assert hints(folder, only=only, now=NOW) == [
         (
-            "config/batches/acme.yaml:4: schedule: the schedule is over since Fri 2026-01-30 09:00 EST;"
+            "config/batches/acme.yaml:4: schedule: the schedule is over since Fri 2026-01-30 09:00 EST (14:00 UTC);"
             " leads that still come wait until somebody triggers the DAG"
         )
     ]

@@ -65,7 +65,7 @@ def found(config: Path, *, days: int = 14) -> list[tuple[str, str, str]]:
             "office",
             '{at: ["20:00"], on: [mon]}',
             (
-                "departs Mon 2026-06-01 20:00 EDT, when acme is closed until Tue 2026-06-02 09:00 EDT:"
+                "departs Mon 2026-06-01 20:00 EDT (Tue 2026-06-02 00:00 UTC), when acme is closed until Tue 2026-06-02 09:00 EDT (13:00 UTC):"
                 " Mon 20:00 is after 17:00, when business hours end"
             ),
         ),
@@ -73,7 +73,7 @@ def found(config: Path, *, days: int = 14) -> list[tuple[str, str, str]]:
             "office",
             '{at: ["07:00"], on: [mon]}',
             (
-                "departs Mon 2026-06-01 07:00 EDT, when acme is closed until Mon 2026-06-01 09:00 EDT:"
+                "departs Mon 2026-06-01 07:00 EDT (11:00 UTC), when acme is closed until Mon 2026-06-01 09:00 EDT (13:00 UTC):"
                 " Mon 07:00 is outside business hours (09:00 to 17:00)"
             ),
         ),
@@ -81,7 +81,7 @@ def found(config: Path, *, days: int = 14) -> list[tuple[str, str, str]]:
             "closing",
             '{at: ["09:00"], on: [thu]}',
             (
-                "departs Thu 2026-06-04 09:00 EDT, when acme is closed until Thu 2026-06-04 20:00 EDT:"
+                "departs Thu 2026-06-04 09:00 EDT (13:00 UTC), when acme is closed until Thu 2026-06-04 20:00 EDT (Fri 2026-06-05 00:00 UTC):"
                 " Thu 09:00 is in a blackout (year-end close)"
             ),
         ),
@@ -89,7 +89,7 @@ def found(config: Path, *, days: int = 14) -> list[tuple[str, str, str]]:
             "office",
             '{at: ["15:00"], on: [thu]}',
             (
-                "departs Thu 2026-06-11 15:00 EDT, when acme is closed until Fri 2026-06-12 09:00 EDT:"
+                "departs Thu 2026-06-11 15:00 EDT (19:00 UTC), when acme is closed until Fri 2026-06-12 09:00 EDT (13:00 UTC):"
                 " Thu 15:00 is after 12:00, when business hours end"
             ),
         ),
@@ -97,7 +97,7 @@ def found(config: Path, *, days: int = 14) -> list[tuple[str, str, str]]:
             "plain",
             '{at: ["15:00"], on: [thu]}',
             (
-                "departs Thu 2026-06-11 15:00 EDT, when acme is closed until Fri 2026-06-12 00:00 EDT:"
+                "departs Thu 2026-06-11 15:00 EDT (19:00 UTC), when acme is closed until Fri 2026-06-12 00:00 EDT (04:00 UTC):"
                 " Thu 2026-06-11 is a half day that ends at 12:00"
             ),
         ),
@@ -105,7 +105,7 @@ def found(config: Path, *, days: int = 14) -> list[tuple[str, str, str]]:
             "plain",
             '{at: ["09:00"], on: [wed]}',
             (
-                "departs Wed 2026-06-10 09:00 EDT, when acme is closed until Thu 2026-06-11 00:00 EDT:"
+                "departs Wed 2026-06-10 09:00 EDT (13:00 UTC), when acme is closed until Thu 2026-06-11 00:00 EDT (04:00 UTC):"
                 " Wed 2026-06-10 is closed (Outing)"
             ),
         ),
@@ -113,7 +113,7 @@ def found(config: Path, *, days: int = 14) -> list[tuple[str, str, str]]:
             "office",
             '{at: ["09:00"], on: [tue], timezone: Asia/Tokyo}',
             (
-                "departs Mon 2026-06-01 20:00 EDT, when acme is closed until Tue 2026-06-02 09:00 EDT:"
+                "departs Mon 2026-06-01 20:00 EDT (Tue 2026-06-02 00:00 UTC), when acme is closed until Tue 2026-06-02 09:00 EDT (13:00 UTC):"
                 " Mon 20:00 is after 17:00, when business hours end"
             ),
         ),
@@ -156,7 +156,7 @@ def test_hours_are_also_known_by_a_batch_that_departs_at_events(config):
     write(config, "known", "{on_asset: warehouse, calendar: office}")
     ((batch, where, problem),) = found(config)
     assert (batch, where) == ("blind", "calendar office of known")
-    assert problem.startswith("departs Mon 2026-06-01 20:00 EDT")
+    assert problem.startswith("departs Mon 2026-06-01 20:00 EDT (Tue 2026-06-02 00:00 UTC)")
 
 
 @pytest.mark.req("R055")
@@ -191,7 +191,7 @@ def test_a_second_chance_that_would_wait_for_the_next_opening_is_told(config):
             "daily",
             "retry.at 21:00",
             (
-                "a second chance Mon 2026-06-01 21:00 EDT is held until Tue 2026-06-02 09:00 EDT:"
+                "a second chance Mon 2026-06-01 21:00 EDT (Tue 2026-06-02 01:00 UTC) is held until Tue 2026-06-02 09:00 EDT (13:00 UTC):"
                 " Mon 21:00 is after 17:00, when business hours end"
             ),
         )

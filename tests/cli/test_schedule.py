@@ -312,7 +312,7 @@ def test_a_departure_that_was_left_out_ahead_of_its_time_cannot_be_kept(config, 
     following, after = (datetime.fromisoformat(one["utc"]) for one in preview("daily", "-n", "2"))
     order("daily", "--skip-next")
     depart(store, config, following.isoformat())
-    late = f"daily: its departure of {following:%Y-%m-%d %H:%M} UTC was left out already"
+    late = f"daily: its departure of {following:%a %Y-%m-%d %H:%M} UTC was left out already"
     goes = f"a run by hand takes the leads; the next one goes: {after:%a %Y-%m-%d %H:%M UTC}\n"
     assert order("daily", "--keep-next") == (0, f"{late}, {goes}")
 
@@ -323,7 +323,10 @@ def test_a_departure_that_was_left_out_ahead_of_its_time_cannot_be_kept(config, 
     [
         ("manual", "departs only when it is triggered by hand"),
         ("{on_asset: prices}", "departs when the asset prices is updated"),
-        ('{at: ["09:00"], on: {dates: [2026-01-05]}}', "the schedule is over since Mon 2026-01-05 09:00 EST"),
+        (
+            '{at: ["09:00"], on: {dates: [2026-01-05]}}',
+            "the schedule is over since Mon 2026-01-05 09:00 EST (14:00 UTC)",
+        ),
     ],
 )
 def test_where_nothing_departs_by_a_timetable_an_order_is_refused(config, store, schedule, told):

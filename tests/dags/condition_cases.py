@@ -40,6 +40,9 @@ class Pair:
     """In which that task is."""
 
 
+_WAITS_UNTIL = r"waits until \w{{3}} [-\d]{{10}} {at} (UTC[-+]\d\d|GMT) \(.*\d\d:\d\d UTC\): "
+"""A time on the clock of a zone of these batches, which have no names, and in UTC."""
+
 PAIRS = {
     "minimum": Pair(goes="meets_them_all", stays="too_few", reason="5 leads may go, the minimum is 6"),
     "longest wait": Pair(
@@ -76,14 +79,14 @@ PAIRS = {
     "business hours": Pair(
         goes="meets_them_all",
         stays="by_night",
-        reason="waits until .* UTC: .* 2[23]:.* is after 17:00, when business hours end",
+        reason=_WAITS_UNTIL.format(at="09:00") + r"\w{3} 2[23]:\d\d is after 17:00, when business hours end",
         task="deliver.drop",
         state="up_for_reschedule",
     ),
     "a blackout": Pair(
         goes="meets_them_all",
         stays="in_the_blackout",
-        reason="waits until .* UTC: .* 2[23]:.* is in a blackout .*backup",
+        reason=_WAITS_UNTIL.format(at="23:45") + r"\w{3} 2[23]:\d\d is in a blackout .*backup",
         task="deliver.drop",
         state="up_for_reschedule",
     ),
@@ -95,7 +98,7 @@ PAIRS = {
     "ahead of time": Pair(
         goes="built_in_time",
         stays="built_ahead",
-        reason="waits until .* UTC: it was built ahead of its departure",
+        reason=r"waits until \w{3} [-\d]{10} \d\d:\d\d UTC: it was built ahead of its departure",
         task="deliver.drop",
         state="up_for_reschedule",
     ),
@@ -114,7 +117,7 @@ PAIRS = {
     "another try": Pair(
         goes="meets_them_all",
         stays="second_chance",
-        reason="waits until .* UTC: drop failed for good",
+        reason=_WAITS_UNTIL.format(at="14:00") + "drop failed for good",
         task="deliver.drop",
         state="up_for_reschedule",
     ),

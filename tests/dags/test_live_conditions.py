@@ -463,7 +463,7 @@ def test_the_departure_that_was_named_is_left_out_and_airflow_and_the_list_tell_
 
     named = f"{departs_at:%a %Y-%m-%d %H:%M UTC}"
     assert live.told[batch_id] == f"{batch_id}: leaves out its departure of {named}; its leads wait\n"
-    when = re.escape(f"(the departure of {departs_at:%Y-%m-%d %H:%M} UTC)")
+    when = re.escape(f"(the departure of {departs_at:%a %Y-%m-%d %H:%M} UTC)")
     assert re.fullmatch(f"left out on request of .+: importer is down {when}", reason)
     assert reason in [row["reason"] for row in live.listed[batch_id]]
     assert reason in live.reasons[batch_id].values()

@@ -91,7 +91,9 @@ def reason_of(database, delivery):
 def test_people_can_read_why_a_delivery_waits_and_only_as_long_as_it_does(database):
     delivery = claimed_at(database, open_nine_to_five(), local(13, "22:00"))
     not_yet(database, delivery, now=local(13, "22:00"))
-    told = "waits until 2026-01-14 14:00 UTC: Tue 22:00 is after 17:00, when business hours end"
+    told = (
+        "waits until Wed 2026-01-14 09:00 EST (14:00 UTC): Tue 22:00 is after 17:00, when business hours end"
+    )
     assert reason_of(database, delivery) == told
     not_yet(database, delivery, now=local(14, "09:00"))
     assert reason_of(database, delivery) is None

@@ -56,7 +56,7 @@ def test_the_departure_that_is_named_is_left_out_and_the_one_after_takes_the_lea
     leads = add_leads(database, 3)
     assert skip_next(database) == (NINE, True)
     first = run(database, NINE)
-    told = "left out on request of dana: their importer is down (the departure of 2026-01-30 14:00 UTC)"
+    told = "left out on request of dana: their importer is down (the departure of Fri 2026-01-30 09:00 EST (14:00 UTC))"
     assert (first.state, first.reason, first.on_request) == (SKIPPED, told, True)
     assert waiting(database) == leads
     second = run(database, TOMORROW)
@@ -86,10 +86,12 @@ def test_a_departure_whose_leads_are_taken_ahead_of_it_cannot_be_left_out_any_mo
     add_leads(database, 3)
     ahead = daily(schedule={"generate_before": "30m"})
     assert run(database, NINE, ahead).state is CLAIMED
-    with pytest.raises(StoreError, match=r"Fri 2026-01-30 09:00 EST cannot be left out any more") as refused:
+    with pytest.raises(
+        StoreError, match=r"Fri 2026-01-30 09:00 EST \(14:00 UTC\) cannot be left out any more"
+    ) as refused:
         skip_next(database, ahead, now=NINE - timedelta(minutes=10))
     assert "leadferry hold acme" in str(refused.value)
-    assert "Sat 2026-01-31 09:00 EST" in str(refused.value)
+    assert "Sat 2026-01-31 09:00 EST (14:00 UTC)" in str(refused.value)
     assert rows(database, "SELECT count(*) FROM skip_order") == [(0,)]
     assert rows(database, "SELECT count(*) FROM audit") == [(0,)]
     add_leads(database)
@@ -295,7 +297,7 @@ def test_a_run_that_has_its_delivery_waits_for_nothing_when_it_is_cleared(databa
         (daily(enabled=False), "it is disabled"),
         (
             daily(schedule={"on": {"dates": ["2026-01-05"]}}),
-            "the schedule is over since Mon 2026-01-05 09:00 EST",
+            "the schedule is over since Mon 2026-01-05 09:00 EST (14:00 UTC)",
         ),
     ],
     ids=["manual", "event", "disabled", "over"],

@@ -34,10 +34,13 @@ def test_what_has_a_departure_to_come_or_no_timetable_has_no_end(schedule):
 @pytest.mark.parametrize(
     ("days", "last"),
     [
-        ({"dates": ["2026-01-30", "2026-02-02"]}, "Mon 2026-02-02 06:30 EST"),
-        ({"dates": ["2021-07-01"]}, "Thu 2021-07-01 06:30 EDT"),
-        ({"rrule": "FREQ=DAILY;COUNT=3", "starting": "2026-01-01"}, "Sat 2026-01-03 06:30 EST"),
-        ({"rrule": "FREQ=WEEKLY;UNTIL=20251231", "starting": "2025-01-01"}, "Wed 2025-12-31 06:30 EST"),
+        ({"dates": ["2026-01-30", "2026-02-02"]}, "Mon 2026-02-02 06:30 EST (11:30 UTC)"),
+        ({"dates": ["2021-07-01"]}, "Thu 2021-07-01 06:30 EDT (10:30 UTC)"),
+        ({"rrule": "FREQ=DAILY;COUNT=3", "starting": "2026-01-01"}, "Sat 2026-01-03 06:30 EST (11:30 UTC)"),
+        (
+            {"rrule": "FREQ=WEEKLY;UNTIL=20251231", "starting": "2025-01-01"},
+            "Wed 2025-12-31 06:30 EST (11:30 UTC)",
+        ),
     ],
 )
 def test_one_that_is_over_says_since_when_in_its_own_time(days, last):

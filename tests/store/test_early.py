@@ -1,7 +1,7 @@
 """Departures before their time are asked for once, however often and by however many it is looked."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -105,20 +105,23 @@ def test_a_batch_for_which_nothing_else_comes_is_asked_again_after_a_pause(datab
     let_time_pass(database, 59)
     assert order(database, leads=5) is None
     let_time_pass(database, 2)
-    first = rows(
-        database, "SELECT to_char(ordered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') FROM early_departure"
-    )
-    told = f"5 leads wait; asked again: no departure took leads since {first[0][0]} UTC"
-    assert [order(database, leads=5) for _ in range(3)] == [told, None, None]
+    ((first,),) = rows(database, "SELECT ordered_at FROM early_departure")
+    told = "5 leads wait; asked again: no departure took leads since"
+    asked = [order(database, leads=5, zone="Asia/Kolkata") for _ in range(3)]
+    assert asked == [f"{told} {on_two_clocks(first)}", None, None]
     let_time_pass(database, 61)
-    assert order(database, leads=5) == told.replace(first[0][0], an_hour_before(first[0][0]))
+    since = on_two_clocks(first - timedelta(minutes=61))
+    assert order(database, leads=5, zone="Asia/Kolkata") == f"{told} {since}"
     assert rows(database, "SELECT after_delivery, number FROM early_departure ORDER BY number") == [
         (0, 1), (0, 2), (0, 3),
     ]  # fmt: skip
 
 
-def an_hour_before(told):
-    return f"{datetime.fromisoformat(told) - timedelta(minutes=61):%Y-%m-%d %H:%M}"
+def on_two_clocks(moment):
+    """As people are told of it in India, where it is five and a half hours later."""
+    there, utc = (moment.astimezone(one) for one in (timezone(timedelta(hours=5, minutes=30)), UTC))
+    day = "" if there.date() == utc.date() else f"{utc:%a %Y-%m-%d} "
+    return f"{there:%a %Y-%m-%d %H:%M} IST ({day}{utc:%H:%M} UTC)"
 
 
 @pytest.mark.req("R047")

@@ -39,7 +39,7 @@ def test_each_person_gets_one_mail_about_all_that_concerns_them_and_one_when_it_
         (KIM, "Leadferry: acme: is well again"),
         (OPS, "Leadferry: acme: is well again"),
     ]
-    assert "Batch acme: missing, since 2026-02-02 09:00 UTC, is over." in after[0][2]
+    assert "Batch acme: missing, since Mon 2026-02-02 09:00 UTC, is over." in after[0][2]
 
 
 def test_what_the_mail_server_did_not_take_is_told_with_the_next_look(port, mail, monkeypatch):
@@ -87,7 +87,7 @@ def test_where_nobody_is_named_the_log_tells_once(port, caplog):
         port.extract(at=MONDAY + LATE)
         port.watch(MONDAY + DAY)
 
-    assert [text for text in first if text.startswith("missing since 2026-02-02 09:00 UTC: Batch acme")]
+    assert [text for text in first if text.startswith("missing since Mon 2026-02-02 09:00 UTC: Batch acme")]
     assert "`notify.failure` names nobody" in first[-1]
     assert caplog.messages[len(first) :] == ["Over: missing of batch acme"]
 

@@ -21,7 +21,7 @@ from leadferry.schedule.instants import resolve
 from leadferry.schedule.model import Scheduled
 from leadferry.schedule.opening import GRACE, closed
 from leadferry.templates import variables
-from leadferry.zones import time_zone
+from leadferry.zones import time_zone, told_moment
 
 _DAY = timedelta(days=1)
 
@@ -88,7 +88,7 @@ class _OpeningTimes:
         """Say until when and why nothing is welcome at an aware moment; None when it is."""
         held = closed(self.schedule, moment, timezone=self.zone)
         if held is not None:
-            return f"until {_told(held.until, self.zone)}: {held.reason}"
+            return f"until {told_moment(held.until, zone=self.zone)}: {held.reason}"
         wall = moment.astimezone(time_zone(self.zone)).replace(tzinfo=None)
         reason = self._why_closed_without_hours(wall)
         return None if reason is None else f"{self._until_the_next_day(wall.date())}: {reason}"
@@ -109,7 +109,7 @@ class _OpeningTimes:
             return "for good"
         opens = self.calendar.hours.opens if self.calendar.hours else time()
         wall = datetime.combine(following, opens)
-        return f"until {_told(resolve(wall, zone=time_zone(self.zone)).utc, self.zone)}"
+        return f"until {told_moment(resolve(wall, zone=time_zone(self.zone)).utc, zone=self.zone)}"
 
 
 def _opening_times(batches: Sequence[Batch]) -> Mapping[str, list[_OpeningTimes]]:
@@ -141,7 +141,7 @@ def _while_closed(batch: Batch, departure: Departure, known: Sequence[_OpeningTi
     for times in known:
         why = None if own is not None and own.named == times.named else times.why_closed(departure.utc)
         if why:
-            told = f"departs {_told(departure.utc, times.zone)}, when {batch.recipient.id} is closed {why}"
+            told = f"departs {told_moment(departure.utc, zone=times.zone)}, when {batch.recipient.id} is closed {why}"
             yield Conflict(utc=departure.utc, batches=(batch.id,), where=str(times), problem=told)
 
 
@@ -156,13 +156,9 @@ def _against_its_own(batch: Batch, departure: Departure, own: _OpeningTimes) -> 
         utc = resolve(datetime.combine(departure.local.date(), at), zone=time_zone(own.zone)).utc
         held = closed(own.schedule, utc, timezone=own.zone)
         if held and utc > departure.utc:
-            told = f"a second chance {_told(utc, own.zone)} is held until {_told(held.until, own.zone)}: {held.reason}"
+            told = f"a second chance {told_moment(utc, zone=own.zone)} is held until {told_moment(held.until, zone=own.zone)}: {held.reason}"
             where = f"retry.at {write_clock(at)}"
             yield Conflict(utc=utc, batches=(batch.id,), where=where, problem=told)
-
-
-def _told(moment: datetime, zone: str) -> str:
-    return f"{moment.astimezone(time_zone(zone)):%a %Y-%m-%d %H:%M %Z}"
 
 
 def _first_meetings(

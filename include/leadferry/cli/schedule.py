@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leadferry.cli.output import AsJson, show
-from leadferry.zones import time_zone
+from leadferry.zones import time_zone, told_clock, told_moment
 
 if TYPE_CHECKING:
     from leadferry.batch.model import Batch
@@ -115,21 +115,21 @@ def _order(batch: Batch, *, keep: bool, reason: str) -> None:
     actor = getpass.getuser()
     if keep:
         kept = keep_next(lead_store(), batch, now=now, actor=actor, reason=reason)
-        typer.echo(f"{batch.id}: {_say_kept(kept)}")
+        typer.echo(f"{batch.id}: {_say_kept(kept, zone=_zone(batch))}")
         return
     left_out = leave_out_next(lead_store(), batch, now=now, actor=actor, reason=reason)
     already = "" if left_out.is_new else "already "
     typer.echo(f"{batch.id}: {already}leaves out its departure of {told(left_out.departure)}; its leads wait")
 
 
-def _say_kept(kept: Kept) -> str:
+def _say_kept(kept: Kept, *, zone: str) -> str:
     from leadferry.delivery.leaving_out import told
 
     following = told(kept.departure) if kept.departure else "none"
     if kept.withdrawn:
         return f"departs as planned: {following}"
     if kept.too_late:
-        late = f"its departure of {kept.too_late:%Y-%m-%d %H:%M} UTC was left out already"
+        late = f"its departure of {told_moment(kept.too_late, zone=zone)} was left out already"
         return f"{late}, a run by hand takes the leads; the next one goes: {following}"
     return f"nothing was to be left out; the next departure: {following}"
 
@@ -203,6 +203,6 @@ def _row(departure: Departure, *, as_json: bool) -> dict[str, Any]:
         return {"utc": departure.utc, "local": departure.local, "note": departure.note}
     return {
         "utc": f"{departure.utc:%Y-%m-%d %H:%M}",
-        "local": f"{departure.local:%a %Y-%m-%d %H:%M %Z}",
+        "local": told_clock(departure.local),
         "note": departure.note,
     }

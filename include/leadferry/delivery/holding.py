@@ -16,16 +16,16 @@ def why_on_hold(database: Database, batch: Batch, kind: DeliveryKind) -> str | N
     It waits when the batch or its recipient is on hold, and when a required way has no destination that may be used.
     A test goes to suspended destinations too: that is how one finds out whether they work again.
     """
-    found = _relevant(database, batch, kind)
+    found, zone = _relevant(database, batch, kind), batch.schedule_zone
     whole = [one for one in found if one.destination == EVERYTHING]
     if whole:
-        return str(whole[0])
+        return whole[0].told(zone=zone)
     closed = {one.destination: one for one in found}
     ways = list(batch.ways().values())
     required = list(batch.required_ways().values())
     blocked = [way for way in required or ways if all(one in closed for one in way)]
     if blocked and (required or len(blocked) == len(ways)):
-        return "; ".join(str(closed[one]) for one in blocked[0])
+        return "; ".join(closed[one].told(zone=zone) for one in blocked[0])
     return None
 
 
@@ -37,7 +37,7 @@ def refuse_suspended(database: Database, batch: Batch, destination_id: str, kind
     """
     for one in _relevant(database, batch, kind):
         if one.destination in {EVERYTHING, destination_id}:
-            raise DestinationSuspendedError(f"Nothing was sent: {one}")
+            raise DestinationSuspendedError(f"Nothing was sent: {one.told(zone=batch.schedule_zone)}")
 
 
 def _relevant(database: Database, batch: Batch, kind: DeliveryKind) -> list[Suspension]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 
 from leadferry.batch.model import Batch
 from leadferry.batch.timing import Timing
@@ -20,7 +20,7 @@ from leadferry.store import ledger, sending
 from leadferry.store.database import Database
 from leadferry.store.later import LaterTry, next_try, order_later_try
 from leadferry.store.ledger import Delivery
-from leadferry.zones import time_zone
+from leadferry.zones import time_zone, told_moment
 
 _ENDED = frozenset({DeliveryState.FAILED, DeliveryState.SKIPPED})
 _DAY = timedelta(days=1)
@@ -33,10 +33,13 @@ class Later:
     until: datetime
     """Aware."""
     reason: str
+    """What it says without a zone is meant in this one:"""
+    zone: str
+    """Of the batch's schedule."""
 
     def __str__(self) -> str:
-        """Say it after "waits until": `2026-03-02 14:00 UTC: Mon 08:00 is outside business hours`."""
-        return f"{self.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: {self.reason}"
+        """Say it after "waits until": `Mon 2026-03-02 09:00 EST (14:00 UTC): Mon 08:00 is outside business hours`."""
+        return f"{told_moment(self.until, zone=self.zone)}: {self.reason}"
 
 
 def not_yet(
@@ -85,17 +88,18 @@ def _keep_for(
 ) -> Later:
     """Keep a delivery's leads until a second chance, and let people read for which."""
     failed = f"{chance.destination} failed for good ({chance.error_code})"
-    later = Later(until=chance.until, reason=failed)
+    later = Later(until=chance.until, reason=failed, zone=batch.schedule_zone)
     ledger.note_wait(database, delivery_id, later.until - now + lease(batch), reason=str(later))
     return later
 
 
 def _not_yet(batch: Batch, delivery: Delivery, *, now: datetime) -> Later | None:
-    may_go = max(now, delivery.departs_at)
+    may_go, zone = max(now, delivery.departs_at), batch.schedule_zone
     held = None if delivery.params.get("override_window") else Timing.of(batch).held_back(may_go)
     if held is not None:
-        return Later(until=held.until, reason=held.reason)
-    return Later(until=may_go, reason="it was built ahead of its departure") if may_go > now else None
+        return Later(until=held.until, reason=held.reason, zone=zone)
+    ahead = "it was built ahead of its departure"
+    return Later(until=may_go, reason=ahead, zone=zone) if may_go > now else None
 
 
 def another_time(

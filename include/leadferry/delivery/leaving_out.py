@@ -13,6 +13,7 @@ from leadferry.schedule.ending import ended
 from leadferry.store import skips
 from leadferry.store.database import Database
 from leadferry.store.skips import Answer, Slot
+from leadferry.zones import told_moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def slot_of(batch: Batch, departs_at: datetime) -> Slot:
     """Return which departure of a batch's present timetable a run for an aware instant is."""
     before = departs_at - datetime.resolution
     previous = latest_departure(batch.schedule, timezone=batch.timezone, by=before, batch_id=batch.id)
-    return Slot(at=departs_at, follows=previous.utc if previous else None)
+    return Slot(at=departs_at, follows=previous.utc if previous else None, zone=batch.schedule_zone)
 
 
 def leave_out_next(database: Database, batch: Batch, *, now: datetime, actor: str, reason: str) -> LeftOut:
@@ -106,5 +107,5 @@ def _upcoming(batch: Batch, after: datetime) -> Iterator[Departure]:
 
 
 def told(departure: Departure) -> str:
-    """Say when a departure is, in the schedule's zone: `Sun 2026-03-08 09:00 EDT`."""
-    return f"{departure.local:%a %Y-%m-%d %H:%M %Z}"
+    """Say when a departure is, in the schedule's zone and in UTC: `Sun 2026-03-08 09:00 EDT (13:00 UTC)`."""
+    return told_moment(departure.local)

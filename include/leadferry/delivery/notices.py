@@ -26,7 +26,7 @@ from leadferry.store.settling import Settlement
 from leadferry.store.skips import SKIPPED_ON_REQUEST
 from leadferry.store.suspensions import Suspension
 from leadferry.units import told_duration, told_roughly
-from leadferry.zones import time_zone
+from leadferry.zones import told_moment
 
 _log = logging.getLogger(__name__)
 
@@ -61,11 +61,7 @@ def tell_changed_fields(batch: Batch, claimed: Claim) -> None:
 def tell_caps(batch: Batch, claimed: Claim) -> None:
     """Tell `notify.caps` which caps are nearly or completely used up, once in each period."""
     for cap in claimed.caps:
-        until = (
-            ""
-            if cap.ends is None
-            else f" until {cap.ends.astimezone(time_zone(batch.timezone)):%Y-%m-%d %H:%M %Z}"
-        )
+        until = "" if cap.ends is None else f" until {told_moment(cap.ends, zone=batch.timezone)}"
         how_far = "reached" if cap.level == "reached" else "nearly reached"
         text = f"Batch {batch.id}: {cap.name} is {how_far}{until}: {cap.used:f} of {cap.amount:f} used."
         if claimed.left:
@@ -88,7 +84,10 @@ def tell_failure(delivery: Delivery, settlement: Settlement, *, suspended: Seque
     what = str(settlement.state)
     if settlement.state is DeliveryState.DELIVERED:
         what = "delivered, but not everywhere"
-    consequences = [f"From now on, {one}. `leadferry resume {batch.id}` ends this." for one in suspended]
+    consequences = [
+        f"From now on, {one.told(zone=batch.schedule_zone)}. `leadferry resume {batch.id}` ends this."
+        for one in suspended
+    ]
     more = f"`leadferry dispatch list {delivery.id}` shows each file with its evidence or error (batch {batch.id})."
     text = " ".join([explain(settlement), *consequences, more])
     _send(batch, batch.notify.failure, key=key, what=what, text=text)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from leadferry.schedule.model import Cron, Schedule, Timed
 from leadferry.schedule.plan import Departure, Plan
+from leadferry.zones import told_moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class Ended:
         """Say it as a clause."""
         if self.last is None:
             return "the schedule never departs, neither in the eight years before today nor after it"
-        return f"the schedule is over since {self.last.local:%a %Y-%m-%d %H:%M %Z}"
+        return f"the schedule is over since {told_moment(self.last.local)}"
 
 
 def ended(schedule: Schedule, *, timezone: str, now: datetime, batch_id: str = "") -> Ended | None:

@@ -20,6 +20,7 @@ from leadferry.store.queue import any_waiting
 from leadferry.store.routing import route_new_leads
 from leadferry.store.tables import delivery, early_departure, queue_entry
 from leadferry.units import told_roughly
+from leadferry.zones import told_moment
 
 
 def order_early(  # noqa: PLR0913  # what is asked, and of which batch
@@ -34,6 +35,7 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
     others_come: bool,
     window_to: datetime | None = None,
     must_wait: ColumnElement[bool] | None = None,
+    zone: str = "UTC",
 ) -> str | None:
     """Ask for a departure when it is due; return why, or None when it is not due or was asked for already.
 
@@ -54,6 +56,7 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
         others_come: whether a timetable goes on that takes what an early departure left.
         window_to: leads received from here on do not count; now, by the database's clock, when left out; aware.
         must_wait: SQL on the table `lead`, never NULL, true for a lead that does not count, for it would stay.
+        zone: of the batch's schedule; people are told in it since when it was asked for.
 
     Raises:
         StoreUnavailableError: nothing happened; call it again.
@@ -69,7 +72,7 @@ def order_early(  # noqa: PLR0913  # what is asked, and of which batch
         if reason is None:
             return None
         if asked.times:
-            reason += f"; asked again: no departure took leads since {asked.since:%Y-%m-%d %H:%M} UTC"
+            reason += f"; asked again: no departure took leads since {told_moment(asked.since, zone=zone)}"
         row = {"batch_no": batch_no, "after_delivery": after, "number": asked.times + 1, "reason": reason}
         order = upsert(early_departure).values(row).on_conflict_do_nothing()
         made = connection.scalar(order.returning(early_departure.c.batch_no))
@@ -103,7 +106,7 @@ def _why_now(may_go: Row[Any], *, leads: int | None, oldest: timedelta | None) -
 def _asked(connection: Connection, batch_no: int, *, after: int) -> Row[Any]:
     """Return how often a batch was asked after a delivery, and what came of it.
 
-    Its columns: `times`; `since` when (UTC); whether the last order was `answered` by a departure, whatever became of that;
+    Its columns: `times`; `since` when (aware); whether the last order was `answered` by a departure, whatever became of that;
     how long it is `quiet` since the order, or since the end of that departure.
     """
     orders = early_departure.c
@@ -118,7 +121,7 @@ def _asked(connection: Connection, batch_no: int, *, after: int) -> Row[Any]:
     return connection.execute(
         select(
             func.count().label("times"),
-            func.timezone("UTC", func.min(orders.ordered_at)).label("since"),
+            func.min(orders.ordered_at).label("since"),
             func.coalesce(begun >= last, false()).label("answered"),
             (func.now() - func.greatest(last, ended.scalar_subquery())).label("quiet"),
         ).where(orders.batch_no == batch_no, orders.after_delivery == after)

@@ -19,6 +19,7 @@ from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import batch, delivery, skip_order
+from leadferry.zones import told_moment
 
 SKIPPED_ON_REQUEST = "left out on request"
 """How the reason of such a delivery begins."""
@@ -32,6 +33,8 @@ class Slot:
     """Aware."""
     follows: datetime | None
     """The departure before it; an order for an instant after that one means this departure. Aware; None: the first."""
+    zone: str = "UTC"
+    """Of the schedule: people are told in it when the departure is."""
 
     @property
     def is_meant(self) -> ColumnElement[bool]:
@@ -163,4 +166,5 @@ def use_skip(connection: Connection, batch_id: str, slot: Slot, *, run_id: str) 
         found = connection.execute(used.returning(*columns)).one_or_none()
     if found is None:
         return None
-    return f"{SKIPPED_ON_REQUEST} of {found.actor}: {found.reason} (the departure of {found.departs_at:%Y-%m-%d %H:%M} UTC)"
+    when = told_moment(found.departs_at, zone=slot.zone)
+    return f"{SKIPPED_ON_REQUEST} of {found.actor}: {found.reason} (the departure of {when})"

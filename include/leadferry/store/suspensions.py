@@ -17,6 +17,7 @@ from leadferry.errors import StoreError
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.tables import batch, delivery, suspension
+from leadferry.zones import told_moment
 
 Scope = Literal["batch", "recipient"]
 
@@ -48,12 +49,12 @@ class Suspension:
     until: datetime | None
     """When it ends by itself; None when a person must resume it."""
 
-    def __str__(self) -> str:
-        """Say it as the end of a sentence that names the batch."""
+    def told(self, *, zone: str) -> str:
+        """Say it as the end of a sentence that names the batch, whose zone it is."""
         what = f"destination {self.destination!r}" if self.destination else f"{self.scope} {self.name!r}"
         how = f"on hold by {self.actor}" if self.cause == "hold" else "suspended"
-        end = f", until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else ""
-        return f"{what} is {how} since {self.since:%Y-%m-%d %H:%M} UTC{end}: {self.reason}"
+        end = f", until {told_moment(self.until, zone=zone)}" if self.until else ""
+        return f"{what} is {how} since {told_moment(self.since, zone=zone)}{end}: {self.reason}"
 
 
 def active(

@@ -25,6 +25,7 @@ from leadferry.store.waiting import Waiting, queues
 from leadferry.units import told_duration
 from leadferry.watch.queues import follow
 from leadferry.watch.settings import notify_of_last_resort
+from leadferry.zones import told_moment
 
 RECOVERY_TAKES = timedelta(minutes=30)
 """How long `leadferry.watch.recover` may try before a person is asked about an abandoned delivery."""
@@ -66,6 +67,10 @@ class Look:
         own = Notify.model_validate(frozen["notify"]) if frozen else Notify()
         return own if own.failure else notify_of_last_resort(self.config)
 
+    def zone(self, batch_id: str) -> str:
+        """Return the zone in which people are told of a batch: that of its schedule; UTC while its file does not load."""
+        return self.batches[batch_id].schedule_zone if batch_id in self.batches else "UTC"
+
     def _broken(self) -> Iterator[Finding]:
         for batch_id, error in zip(self.broken, self.errors, strict=True):
             text = f"The file of batch {batch_id} cannot be loaded, so it does not depart: {error.what}"
@@ -97,7 +102,7 @@ class Look:
         waiting = self.queues.get(batch.id)
         if waiting is None:
             return
-        seen = f"{waiting.leads} leads wait for batch {batch.id}, the oldest since {waiting.oldest:%Y-%m-%d %H:%M} UTC"
+        seen = f"{waiting.leads} leads wait for batch {batch.id}, the oldest since {told_moment(waiting.oldest, zone=batch.schedule_zone)}"
         advice = f"`leadferry leads pending {batch.id}` and `leadferry deliveries {batch.id}` show more"
         if batch.watch.max_pending is not None and waiting.leads > batch.watch.max_pending:
             told = f"{seen}; more than {batch.watch.max_pending} should not. {advice}."
@@ -126,7 +131,7 @@ class Look:
                 yield self._finding(one.batch, Kind.DOUBT, _doubt(one), since=one.lease_until)
             elif batch and batch.deadline is not None and one.departs_at + batch.deadline < self.now:
                 stands = one.reason or f"is {one.state}"
-                late = f"Delivery {one.id} of batch {one.batch} departed at {one.departs_at:%Y-%m-%d %H:%M} UTC and has not arrived within {told_duration(batch.deadline)}; it {stands}. See its run {one.run_id} in Airflow; `leadferry dispatch list {one.id}` shows what is on its way."
+                late = f"Delivery {one.id} of batch {one.batch} departed on {told_moment(one.departs_at, zone=batch.schedule_zone)} and has not arrived within {told_duration(batch.deadline)}; it {stands}. See its run {one.run_id} in Airflow; `leadferry dispatch list {one.id}` shows what is on its way."
                 yield self._finding(one.batch, Kind.LATE, late, since=one.departs_at + batch.deadline)
 
     def _held(self, one: Unsettled, batch: Batch | None) -> Iterator[Finding]:
@@ -135,7 +140,7 @@ class Look:
         if patience is None or since + patience > self.now:
             return
         ids = ", ".join(map(str, one.unknown)) or "none"
-        text = f"Delivery {one.id} of batch {one.batch} has waited for a person since {since:%Y-%m-%d %H:%M} UTC. Ask the recipient whether it arrived, then `leadferry dispatch confirm|fail ID --reason TEXT`; the ids: {ids}."
+        text = f"Delivery {one.id} of batch {one.batch} has waited for a person since {told_moment(since, zone=self.zone(one.batch))}. Ask the recipient whether it arrived, then `leadferry dispatch confirm|fail ID --reason TEXT`; the ids: {ids}."
         yield self._finding(one.batch, Kind.HELD, text, since=since)
 
 
@@ -176,7 +181,7 @@ def _missing(batch: Batch, due: datetime) -> str:
     ready = batch.conditions.ready
     waits = f" or still waits for {ready}" if ready else ""
     return (
-        f"Batch {batch.id} should have departed on {due:%a %Y-%m-%d at %H:%M %Z} and there is no delivery. Its leads wait"
+        f"Batch {batch.id} should have departed on {told_moment(due)} and there is no delivery. Its leads wait"
         f" in the queue. Look in Airflow whether the DAG {batch.dag_id} is paused or has an import error, whether its run"
         f" is stuck in extract{waits}, and whether the scheduler and the dag-processor run; trigger the DAG to deliver now."
     )

@@ -16,6 +16,7 @@ from leadferry.store import incidents
 from leadferry.store.database import Database
 from leadferry.store.incidents import Incident
 from leadferry.watch.look import Look, look
+from leadferry.zones import told_moment
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def watch(database: Database, config: Path, *, now: datetime) -> Watched:
         news = incidents.untold(database)
         for one in news:
             if one.recovered_at is None:
-                _log.warning("%s since %s: %s", one.kind, f"{one.since:%Y-%m-%d %H:%M} UTC", one.detail)
+                since = told_moment(one.since, zone=seen.zone(one.batch))
+                _log.warning("%s since %s: %s", one.kind, since, one.detail)
             else:
                 _log.info("Over: %s of batch %s", one.kind, one.batch)
         reached = _tell(seen, news)
@@ -88,7 +90,7 @@ def _tell(seen: Look, news: Sequence[Incident]) -> list[Incident]:
             people=[person],
             key=f"watch.{key[:24]}",
             subject=_subject(mine),
-            text=_text(mine),
+            text=_text(mine, seen),
         )
         failed |= set() if sent else {one.id for one in mine}
     for one in news:
@@ -117,10 +119,10 @@ def _subject(mine: Sequence[Incident]) -> str:
     return f"Leadferry: {told}: {'needs attention' if begun else 'is well again'}"
 
 
-def _text(mine: Sequence[Incident]) -> str:
+def _text(mine: Sequence[Incident], seen: Look) -> str:
     begun = [f"* {one.detail}" for one in mine if one.recovered_at is None]
     ended = [
-        f"* Batch {one.batch}: {one.kind}, since {one.since:%Y-%m-%d %H:%M} UTC, is over."
+        f"* Batch {one.batch}: {one.kind}, since {told_moment(one.since, zone=seen.zone(one.batch))}, is over."
         for one in mine
         if one.recovered_at is not None
     ]
