@@ -189,6 +189,26 @@ def test_the_preview_as_a_calendar_file_holds_the_same_instants(config):
     assert starts == [row["utc"] for row in preview("daily", "-n", "3", "--from", "2026-03-07")]
 
 
+@pytest.mark.req("R044", "R054")
+def test_the_preview_has_the_window_of_each_departure_and_when_its_files_are_built(config):
+    write(config, "daily", '{at: ["09:00"], generate_before: 30m}\nselect: {window: since_previous}')
+    options = ("daily", "-n", "2", "--from", "2026-03-08")
+    first, second = preview(*options)
+    assert list(first) == ["utc", "local", "window_from", "window_to", "built_at", "note"]
+    assert first["window_from"] == "2026-03-07T13:30:00+00:00"
+    assert first["window_to"] == first["built_at"] == second["window_from"] == "2026-03-08T12:30:00+00:00"
+    shown = CliRunner().invoke(app, ["schedule", *options], env={"COLUMNS": "200"}).stdout
+    assert "window from" in shown
+    assert "Sat 2026-03-07 08:30 EST │ Sun 2026-03-08 08:30 EDT │ Sun 2026-03-08 08:30 EDT" in shown
+    events = Calendar.from_ical(CliRunner().invoke(app, ["schedule", *options, "--ics"]).stdout).walk(
+        "VEVENT"
+    )
+    assert events[0]["DESCRIPTION"] == (
+        "Leads received from Sat 2026-03-07 08:30 EST (13:30 UTC) and before Sun 2026-03-08 08:30 EDT (12:30 UTC)."
+        " Its files are built at Sun 2026-03-08 08:30 EDT (12:30 UTC)."
+    )
+
+
 def conflicts(*arguments: str) -> tuple[int, list[dict[str, str]]]:
     done = CliRunner().invoke(app, ["schedule", "--all", "--from", "2026-06-01", "--json", *arguments])
     return done.exit_code, json.loads(done.stdout)

@@ -1,6 +1,7 @@
 """Windows and quiet hours through the claim: every lead lands in exactly one delivery, and none is lost."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -8,6 +9,7 @@ import pytest
 
 from batches import add_leads, carried, make_batch, rows, waiting
 from leadferry.batch.model import Batch
+from leadferry.batch.outlook import outlooks
 from leadferry.delivery.extract import Trigger
 from leadferry.delivery.extract import extract as claim_leads
 from leadferry.delivery.later import not_yet
@@ -15,6 +17,7 @@ from leadferry.delivery.params import DeliverNow
 from leadferry.delivery.redelivery import ByHand, claim_redelivery
 from leadferry.delivery.redelivery_params import Redeliver
 from leadferry.errors import DepartureRefusedError
+from leadferry.schedule import latest_departure
 from leadferry.states import DeliveryState
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -65,6 +68,29 @@ def test_since_previous_ends_at_the_time_of_the_departure_however_late_the_claim
     second = depart(database, one, local(6, "09:00"))
     assert carried(database, second.delivery_id) == at
     assert window(database, second) == (local(5, "09:00"), local(6, "09:00"))
+
+
+@pytest.mark.req("R052", "R054")
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "since_previous",
+        {"period": "day"},
+        {"period": "day", "which": "previous"},
+        {"period": "week", "days": "mon-fri"},
+        {"period": "month"},
+    ],
+)
+def test_the_preview_tells_the_windows_that_the_deliveries_have(database, rule):
+    one = batch(schedule={"at": ["00:00", "09:00", "17:30"]}, select={"window": rule}, empty="header_only")
+    upcoming = list(islice(outlooks(one, after=local(8, "12:00")), 12))
+    depart(database, one, latest_departure(one.schedule, timezone=one.timezone, by=local(8, "12:00")).utc)
+    for day in range(7, 13):
+        add_leads(database, received_at=local(day, "13:00"))
+    deliveries = [depart(database, one, outlook.departure.utc) for outlook in upcoming]
+
+    told = [(outlook.window.begins, outlook.window.ends) for outlook in upcoming]
+    assert [window(database, claimed) for claimed in deliveries] == told
 
 
 @pytest.mark.req("R052")

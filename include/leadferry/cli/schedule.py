@@ -16,11 +16,16 @@ from leadferry.cli.output import AsJson, show
 from leadferry.zones import time_zone, told_clock, told_moment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from leadferry.batch.model import Batch
+    from leadferry.batch.outlook import Outlook
     from leadferry.delivery.leaving_out import Kept
-    from leadferry.schedule import Departure
 
 app = typer.Typer()
+
+_ALWAYS = ("utc", "local", "note")
+_COLUMNS = ("utc", "local", "window_from", "window_to", "built_at", "note")
 
 
 @app.command()
@@ -48,7 +53,7 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
         str, typer.Option(help="With --skip-next or --keep-next: why; stored with your name.")
     ] = "",
 ) -> None:
-    """Print the next departures of a batch, in UTC and local time, with the reason of every shift."""
+    """Print the next departures of a batch, in UTC and local time, with the leads they are for and the reason of every shift."""
     if every is (batch is not None):
         raise typer.BadParameter("name one batch, or ask for --all")
     asked = [skip_next, keep_next, as_ics]
@@ -69,8 +74,9 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
     if found.schedule == "manual" and not as_json:
         typer.echo(f"{found.id}: manual, departs only when it is triggered by hand")
         return
-    columns = ["utc", "local", "note"]
     rows = [_row(one, as_json=as_json) for one in upcoming]
+    # Only what says something: most batches take all that wait, at the departure.
+    columns = [name for name in _COLUMNS if name in _ALWAYS or any(row[name] for row in rows)]
     show(
         rows, as_json=as_json, title=f"{found.id}: {found.schedule} ({zone})", columns=columns, prose=["note"]
     )
@@ -88,17 +94,17 @@ def _load(batch: str) -> Batch:
     return load_batch(batch, config=config_folder())
 
 
-def _upcoming(batch: Batch, *, after: datetime) -> Any:
-    from leadferry.schedule import departures
+def _upcoming(batch: Batch, *, after: datetime) -> Iterator[Outlook]:
+    from leadferry.batch.outlook import outlooks
 
-    return departures(batch.schedule, timezone=_zone(batch), after=after, batch_id=batch.id)
+    return outlooks(batch, after=after)
 
 
-def _warn_of_the_horizon(batch: Batch, upcoming: list[Departure]) -> None:
+def _warn_of_the_horizon(batch: Batch, upcoming: list[Outlook]) -> None:
     """Say on standard error where the calendar's dates end, when the preview goes beyond."""
     calendar = None if batch.schedule == "manual" else batch.schedule.calendar
     until = calendar.known_until if calendar else None
-    if until and upcoming and upcoming[-1].local.date() > until:
+    if until and upcoming and upcoming[-1].departure.local.date() > until:
         told = f"calendar {calendar} knows holidays until {until}; after that day only its weekend counts"
         typer.echo(told, err=True)
 
@@ -161,19 +167,19 @@ def _show_conflicts(start: str | None, *, days: int, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _calendar_file(batch: Batch, upcoming: list[Departure]) -> str:
+def _calendar_file(batch: Batch, upcoming: list[Outlook]) -> str:
     from icalendar import Calendar, Event
 
     calendar = Calendar()
     calendar.add("prodid", "-//Leadferry//departures//EN")
     calendar.add("version", "2.0")
-    for one in upcoming:
-        event = Event()
+    for outlook in upcoming:
+        one, event = outlook.departure, Event()
         event.add("uid", f"{batch.id}-{one.utc:%Y%m%dT%H%M%SZ}@leadferry")
         event.add("dtstamp", one.utc)
         event.add("dtstart", one.utc)
         event.add("summary", batch.name)
-        event.add("description", one.note)
+        event.add("description", "\n".join(filter(None, [one.note, str(outlook)])))
         calendar.add_component(event)
     return str(calendar.to_ical().decode())
 
@@ -198,11 +204,19 @@ def _moment(written: str | None, *, zone: str) -> datetime:
         ) from None
 
 
-def _row(departure: Departure, *, as_json: bool) -> dict[str, Any]:
+def _row(outlook: Outlook, *, as_json: bool) -> dict[str, Any]:
+    departure, window = outlook.departure, outlook.window
+    zone = departure.local.tzinfo
+    others = {
+        "window_from": window and window.begins,
+        "window_to": window and window.ends,
+        "built_at": outlook.built_at,
+    }
     if as_json:
-        return {"utc": departure.utc, "local": departure.local, "note": departure.note}
+        return {"utc": departure.utc, "local": departure.local, **others, "note": departure.note}
     return {
         "utc": f"{departure.utc:%Y-%m-%d %H:%M}",
         "local": told_clock(departure.local),
+        **{name: moment and told_clock(moment.astimezone(zone)) for name, moment in others.items()},
         "note": departure.note,
     }
