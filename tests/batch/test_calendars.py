@@ -75,8 +75,13 @@ def local(batch: Batch, start: str, count: int) -> list[str]:
     return [f"{one.local:%a %m-%d %H:%M}" for one in islice(found, count)]
 
 
-def this_year() -> int:
-    return datetime.now(tz=UTC).year
+THIS_YEAR = 2026
+
+
+@pytest.fixture(autouse=True)
+def _it_is_this_year(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Years of holidays are counted from a day that is fixed; it is the last one on which they may be these."""
+    monkeypatch.setattr("leadferry.batch.calendars.today", lambda: date(THIS_YEAR, 12, 31))
 
 
 # --- where closed days come from ------------------------------------------------------------------------------------
@@ -86,9 +91,9 @@ def this_year() -> int:
 def test_holidays_of_a_country_reach_five_years_ahead_and_one_back(config):
     calendar = config.calendar("closed: [{country: US}]")
     years = {day.year for day in calendar.closed}
-    assert years >= set(range(this_year() - 1, this_year() + 6))
-    assert calendar.why_closed(date(this_year(), 7, 4)) == "Independence Day"
-    assert calendar.known_until == date(this_year() + 5, 12, 31)
+    assert years >= set(range(THIS_YEAR - 1, THIS_YEAR + 6))
+    assert calendar.why_closed(date(THIS_YEAR, 7, 4)) == "Independence Day"
+    assert calendar.known_until == date(THIS_YEAR + 5, 12, 31)
 
 
 @pytest.mark.req("R037")
@@ -116,7 +121,7 @@ def test_company_days_come_once_or_every_year(config):
     calendar = config.calendar("closed: [{dates: [2026-06-17, 12-24], name: Outing}]")
     assert calendar.why_closed(date(2026, 6, 17)) == "Outing"
     assert calendar.is_open(date(2027, 6, 17))
-    assert all(not calendar.is_open(date(year, 12, 24)) for year in (this_year(), this_year() + 4))
+    assert all(not calendar.is_open(date(year, 12, 24)) for year in (THIS_YEAR, THIS_YEAR + 4))
 
 
 ICS = """BEGIN:VCALENDAR
@@ -198,7 +203,7 @@ def test_a_union_is_open_when_both_are_and_an_intersection_when_one_is(config):
     us, uk = (config.batch(f'{{at: ["09:00"], calendar: {one}}}').schedule.calendar for one in ("us", "uk"))
     union = config.calendar("closed: [{calendar: us}, {calendar: uk}]")
     both = config.calendar("closed: [{all_of: [us, uk]}]")
-    days = [date(this_year(), 1, 1) + timedelta(days=number) for number in range(730)]
+    days = [date(THIS_YEAR, 1, 1) + timedelta(days=number) for number in range(730)]
     assert [union.is_open(day) for day in days] == [us.is_open(day) and uk.is_open(day) for day in days]
     assert [both.is_open(day) for day in days] == [us.is_open(day) or uk.is_open(day) for day in days]
     assert sum(map(union.is_open, days)) < sum(map(both.is_open, days))
@@ -254,7 +259,7 @@ def test_an_intersection_has_hours_that_are_the_same_and_half_days_on_which_none
 
 
 def test_days_of_every_year_are_known_as_long_as_holidays(config):
-    last = date(this_year() + 5, 12, 31)
+    last = date(THIS_YEAR + 5, 12, 31)
     assert config.calendar("closed: [{dates: 12-24}]").known_until == last
     assert config.calendar('half_days: {12-31: "13:00"}').known_until == last
     assert (

@@ -7,7 +7,7 @@ import pytest
 
 from batches import add_leads, folder, make_batch, rows, waiting
 from leadferry.batch.model import Batch
-from leadferry.delivery.extract import Trigger, note_not_ready
+from leadferry.delivery.extract import Trigger, lease, note_not_ready
 from leadferry.delivery.extract import extract as claim_leads
 from leadferry.delivery.later import another_time, not_yet
 from leadferry.delivery.notices import tell_if_late
@@ -73,13 +73,20 @@ def test_a_person_can_send_outside_business_hours_all_the_same(database):
 
 @pytest.mark.req("R042")
 def test_the_leads_of_a_delivery_that_waits_over_a_long_weekend_stay_claimed(database):
-    now = datetime.now(tz=UTC)
-    delivery = claimed_at(database, open_nine_to_five(), now - timedelta(minutes=1))
-    found = not_yet(database, delivery, now=local(16, "22:00"))
-    ((lease,),) = rows(database, "SELECT lease_until FROM delivery WHERE id = :id", id=delivery)
-    assert lease > now + (found.until - local(16, "22:00"))
+    batch = open_nine_to_five()
+    delivery = claimed_at(database, batch, local(16, "21:59"))
+    began = stores_clock(database)
+    assert not_yet(database, delivery, now=local(16, "22:00")).until == local(20, "09:00")
+    kept = timedelta(hours=83) + lease(batch)  # Friday evening to Tuesday morning
+    ((until,),) = rows(database, "SELECT lease_until FROM delivery WHERE id = :id", id=delivery)
+    assert began + kept <= until <= stores_clock(database) + kept
     settling.recover_stale(database)
     assert waiting(database) == []
+
+
+def stores_clock(database):
+    ((now,),) = rows(database, "SELECT clock_timestamp()")
+    return now
 
 
 def reason_of(database, delivery):
@@ -247,11 +254,11 @@ def test_a_destination_that_is_served_meanwhile_takes_neither_time_nor_reason_fr
     )
     add_leads(ferry.database, 2)
     claimed = ferry.rendered(batch)
-    now = datetime.now(tz=UTC)
-    at_once = now.astimezone(NEW_YORK).replace(hour=10, minute=0)
+    at_once = datetime(2026, 2, 3, 10, tzinfo=NEW_YORK)
     ask = (ferry.database, claimed.delivery_id)
+    needed = stores_clock(ferry.database) + timedelta(hours=23)
     waits = another_time(*ask, "waits", INTERRUPTED, now=at_once)
-    needed = now + (waits.until - at_once)
+    assert waits.until == datetime(2026, 2, 4, 9, tzinfo=NEW_YORK)
 
     def stands():
         return rows(ferry.database, "SELECT lease_until > :needed, reason FROM delivery", needed=needed)

@@ -16,17 +16,17 @@ from batches import make_batch  # noqa: E402  (the path is set above)
 from leadferry.doctor.examine import Orders, examine_batch  # noqa: E402
 from leadferry.doctor.finding import Verdict  # noqa: E402
 
-NOW = datetime.now(UTC)
-"""Certificates of the test servers are made now, so there is no other day to look at them."""
-
 
 @pytest.fixture
 def doctor(tmp_path, resolver):
-    """Examine a batch with one destination; returns what was found of it."""
+    """Examine a batch with one destination; returns what was found of it.
+
+    Certificates of the test servers are made now, so there is no other day to look at them.
+    """
 
     def examine(destination, *, database=None, **orders):
         batch = make_batch(destinations=[{"id": "drop", **destination}])
-        given = {"now": NOW, "config": tmp_path, "timeout": 10, "resolver": resolver, **orders}
+        given = {"now": datetime.now(UTC), "config": tmp_path, "timeout": 10, "resolver": resolver, **orders}
         (found,) = examine_batch(batch, Orders(database=database, **given))
         return found
 

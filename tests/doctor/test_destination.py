@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import sys
+from datetime import UTC, datetime
 
 import pytest
 from google.oauth2.service_account import Credentials
 
 from batches import make_batch
-from doctor.conftest import NOW, failed, verdicts
+from doctor.conftest import failed, verdicts
 from leadferry.doctor.examine import Orders, examine_batch
 from leadferry.doctor.finding import Stage, Verdict
 from leadferry.local.http import as_json
@@ -457,9 +458,9 @@ class TestKeys:
                 files=[{"name": "{{ delivery.number }}.csv", "format": {"type": "csv"}, "encrypt": encrypt}],
                 destinations=[{"id": "drop", "type": "folder", "path": str(tmp_path)}],
             )
-            found, *_ = examine_batch(
-                batch, Orders(now=NOW, config=tmp_path, database=None, resolver=resolver)
-            )
+            now = datetime.now(UTC)
+            orders = Orders(now=now, config=tmp_path, database=None, resolver=resolver)
+            found, *_ = examine_batch(batch, orders)
             return found.told(Stage.KEYS)
 
         return examine
