@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from leadferry.local.processes import Processes
 from leadferry.local.settings import environment, write_passwords
 from leadferry.local.workspace import Workspace
 from leadferry.store.database import Database
+from servers.ports import kept_free
 
 PROJECT = Path(__file__).parents[2]
 
@@ -64,6 +65,7 @@ class AirflowHome:
     connections: dict
     settings: dict[str, str] = field(default_factory=dict)
     """More environment variables for its processes."""
+    _ports: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -91,9 +93,8 @@ class AirflowHome:
 
     @cached_property
     def port(self) -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
+        """Airflow's, kept free for as long as this object lives."""
+        return self._ports.enter_context(kept_free())
 
     @property
     def environment(self) -> dict[str, str]:
@@ -135,7 +136,7 @@ class AirflowHome:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=180,
+            timeout=600,
         )
 
     def leadferry(self, *arguments: str, exits: int = 0) -> str:
@@ -148,7 +149,7 @@ class AirflowHome:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == exits, done.stderr
         return done.stdout

@@ -34,7 +34,7 @@ def airflow_template(postgres, tmp_path_factory) -> str:
         },
         check=True,
         capture_output=True,
-        timeout=180,
+        timeout=600,
     )
     return name
 

@@ -7,6 +7,10 @@ import pytest
 from batches import add_leads, rows, waiting
 from servers.sftp import receiver
 
+from .patience import PATIENCE
+
+pytestmark = pytest.mark.timeout(PATIENCE)
+
 
 @pytest.fixture(scope="module")
 def sftp(tmp_path_factory):

@@ -9,6 +9,10 @@ import pytest
 
 from servers.sftp import receiver
 
+from .patience import PATIENCE
+
+pytestmark = pytest.mark.timeout(PATIENCE)
+
 
 @pytest.fixture(scope="module")
 def sftp(tmp_path_factory):
@@ -39,7 +43,7 @@ def doctor(airflow):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode in {0, 1}, done.stderr
     told = json.loads(done.stdout)

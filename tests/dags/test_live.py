@@ -23,6 +23,9 @@ from leadferry.store.suspensions import hold
 from servers.sftp import receiver
 
 from .airflow_home import COMPONENTS, AirflowHome
+from .patience import PATIENCE, get, until
+
+pytestmark = pytest.mark.timeout(PATIENCE)
 
 CANARY = f"canary{secrets.token_hex(6)}"
 """Stands in every value of every lead."""
@@ -222,31 +225,44 @@ def run_all(live: Live) -> None:
     processes = Processes(live.airflow.workspace.records, logs=live.airflow.workspace.logs)
     api = live.airflow.start(processes, "api-server", "scheduler", "dag-processor")
     try:
-        until(lambda: not api.unhealthy(COMPONENTS), processes, what="Airflow is healthy")
+        until(lambda: not api.unhealthy(COMPONENTS), processes, api, what="Airflow is healthy")
         for pool in pools:
             slots = 0 if pool == NARROW else 4
             until(
                 lambda name=pool, slots=slots: api.ensure_pool(name, slots=slots),
                 processes,
+                api,
                 what=f"{pool} is made",
             )
-        until(lambda: api.has_dag("own_dag"), processes, what="own_dag is read")
+        until(lambda: api.has_dag("own_dag"), processes, api, what="own_dag is read")
         for batch_id in BATCHES:
-            until(lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, what=f"{batch_id} is read")
+            until(
+                lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, api, what=f"{batch_id} is read"
+            )
             trigger(api, batch_id)
         for batch_id in ("narrow_low", "narrow_high"):
             until(
-                lambda one=batch_id: waits_for_slot(api, one), processes, what=f"{batch_id} waits for a slot"
+                lambda one=batch_id: waits_for_slot(api, one),
+                processes,
+                api,
+                what=f"{batch_id} waits for a slot",
             )
         one = {"pool": NARROW, "slots": 1, "description": None, "include_deferred": False}
         assert api._ask("PATCH", f"/api/v2/pools/{NARROW}", json=one)
         for batch_id in BATCHES:
-            until(lambda one=f"batch_{batch_id}": ended(api, one), processes, what=f"{batch_id} ends")
+            until(lambda one=f"batch_{batch_id}": ended(api, one), processes, api, what=f"{batch_id} ends")
             look(live, api, batch_id)
         looked = "SELECT batch FROM incident WHERE told_at IS NOT NULL"
-        until(lambda: scalars(live.airflow.database, looked), processes, what="the watchdog looks by itself")
+        until(
+            lambda: scalars(live.airflow.database, looked),
+            processes,
+            api,
+            what="the watchdog looks by itself",
+        )
         live.dag_ids = {dag["dag_id"] for dag in get(api, "dags?limit=100")["dags"]}
-        until(lambda: get(api, "importErrors")["import_errors"], processes, what="the broken file is told")
+        until(
+            lambda: get(api, "importErrors")["import_errors"], processes, api, what="the broken file is told"
+        )
         live.import_errors = get(api, "importErrors")["import_errors"]
         live.plugin_errors = get(api, "plugins/importErrors")["import_errors"]
     finally:
@@ -259,12 +275,6 @@ def trigger(api: AirflowApi, batch_id: str) -> None:
     dag_id = "own_dag" if batch_id == "by_another_dag" else f"batch_{batch_id}"
     body = {"dag_run_id": "live", "logical_date": None, "conf": CONF.get(batch_id, {})}
     assert api._ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
-
-
-def get(api: AirflowApi, path: str) -> dict:
-    answer = api._ask("GET", f"/api/v2/{path}")
-    assert answer is not None
-    return answer
 
 
 def ended(api: AirflowApi, dag_id: str) -> bool:
@@ -280,14 +290,6 @@ def look(live: Live, api: AirflowApi, batch_id: str) -> None:
     live.states[batch_id] = str(api.run_state(f"batch_{batch_id}", run_id="live"))
     instances = get(api, f"dags/batch_{batch_id}/dagRuns/live/taskInstances")["task_instances"]
     live.tries[batch_id] = {one["task_id"]: one["try_number"] for one in instances if one["try_number"]}
-
-
-def until(question, processes: Processes, *, what: str) -> None:
-    deadline = time.monotonic() + 180
-    while not question():
-        processes.check()
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.2)
 
 
 @pytest.mark.req("F44")

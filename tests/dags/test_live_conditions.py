@@ -23,9 +23,9 @@ from leadferry.watch.tell import watch
 from . import condition_cases
 from .airflow_home import COMPONENTS, AirflowHome
 from .condition_cases import AFTERNOON, HELD, LATE_EVENING, LEFT_OUT, NEVER, NEVER_ASKED, PAIRS, ZONES
-from .test_live import get, until
+from .patience import PATIENCE, get, until
 
-pytestmark = pytest.mark.timeout(600)  # the module's one fixture runs some thirty batches
+pytestmark = pytest.mark.timeout(PATIENCE)
 
 AT_TEN = {"at": ["10:00"], "calendar": "nine_to_five"}
 TONIGHT = {"schedule": AT_TEN, "timezone": LATE_EVENING, "deadline": "1s"}
@@ -150,11 +150,15 @@ def run_all(live: Live) -> None:
     processes = Processes(live.airflow.workspace.records, logs=live.airflow.workspace.logs)
     api = live.airflow.start(processes, "api-server", "scheduler", "dag-processor", "triggerer")
     try:
-        until(lambda: not api.unhealthy((*COMPONENTS, "triggerer")), processes, what="Airflow is healthy")
+        until(
+            lambda: not api.unhealthy((*COMPONENTS, "triggerer")), processes, api, what="Airflow is healthy"
+        )
         for pool in pools:
-            until(lambda name=pool: api.ensure_pool(name, slots=4), processes, what=f"{pool} is made")
+            until(lambda name=pool: api.ensure_pool(name, slots=4), processes, api, what=f"{pool} is made")
         for batch_id in BATCHES:
-            until(lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, what=f"{batch_id} is read")
+            until(
+                lambda dag=f"batch_{batch_id}": api.has_dag(dag), processes, api, what=f"{batch_id} is read"
+            )
         for batch_id in LEFT_OUT:
             told = live.airflow.leadferry("schedule", batch_id, "--skip-next", "--reason", "importer is down")
             live.told[batch_id] = told
@@ -164,7 +168,9 @@ def run_all(live: Live) -> None:
         for batch_id in set(BATCHES) - BY_THEMSELVES:
             assert trigger(api, batch_id, "live", CONF.get(batch_id, {})) == 200
         for batch_id in set(BATCHES) - NEVER - LEFT_OUT:
-            until(lambda one=batch_id: came_to_rest(api, one), processes, what=f"{batch_id} comes to rest")
+            until(
+                lambda one=batch_id: came_to_rest(api, one), processes, api, what=f"{batch_id} comes to rest"
+            )
             look(live, api, batch_id)
         depart_again(live, api, processes)
         for batch_id in LEFT_OUT:
@@ -173,6 +179,7 @@ def run_all(live: Live) -> None:
         until(
             lambda: "delivered" in [state for state, _ in live.deliveries("left_out")],
             processes,
+            api,
             what="a later departure of left_out delivers",
         )
         for batch_id in NEVER:
@@ -187,10 +194,10 @@ def look_at_what_was_left_out(live: Live, api: AirflowApi, processes: Processes,
     """Wait for the run that used the order, and look at that one."""
     used = "SELECT run_id FROM skip_order WHERE batch_id = :batch AND run_id IS NOT NULL"
     store = live.airflow.database
-    until(lambda: scalars(store, used, batch=batch_id), processes, what=f"{batch_id} is left out")
+    until(lambda: scalars(store, used, batch=batch_id), processes, api, what=f"{batch_id} is left out")
     (run_id,) = scalars(store, used, batch=batch_id)
     of_run = f"dags/batch_{batch_id}/dagRuns/{run_id}"
-    until(lambda: get(api, of_run)["state"] in ENDED, processes, what=f"the run of {batch_id} ends")
+    until(lambda: get(api, of_run)["state"] in ENDED, processes, api, what=f"the run of {batch_id} ends")
     look(live, api, batch_id, get(api, of_run))
 
 
@@ -200,7 +207,7 @@ def depart_again(live: Live, api: AirflowApi, processes: Processes) -> None:
     assert trigger(api, "nothing_waits", "again", {}) == 200
     for run_id, told in (("again", "the second run"), ("live", "the cleared run")):
         ended = f"{dag}/dagRuns/{run_id}"
-        until(lambda url=ended: get(api, url)["state"] in ENDED, processes, what=f"{told} ends")
+        until(lambda url=ended: get(api, url)["state"] in ENDED, processes, api, what=f"{told} ends")
         live.later[run_id] = instances(api, "nothing_waits", run_id)
         if run_id == "again":
             cleared = {"dry_run": False, "dag_run_id": "live", "only_failed": False}

@@ -29,14 +29,14 @@ from leadferry.local.processes import Processes
 
 from .airflow_home import COMPONENTS, AirflowHome
 from .moved_clock import MovedClock, library
-from .test_live import get, until
+from .patience import PATIENCE, get, until
 
 pytestmark = [
     pytest.mark.skipif(
         library() is None,
         reason="needs libfaketime: `pip install libfaketime`, or Debian's package libfaketime",
     ),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(PATIENCE),
 ]
 
 
@@ -225,7 +225,7 @@ class Story:
 
     def until(self, question, what: str) -> None:
         self.stopped_later.check()
-        until(question, self.server, what=what)
+        until(question, self.server, self.api, what=what)
 
     def thursday(self) -> None:
         self.healthy()

@@ -6,6 +6,10 @@ import pytest
 
 from batches import add_leads, claim, execute, rows, scalars, waiting
 
+from .patience import PATIENCE
+
+pytestmark = pytest.mark.timeout(PATIENCE)
+
 
 @pytest.fixture(scope="module")
 def ran(make_airflow):

@@ -14,7 +14,9 @@ from leadferry.store.standing import story_of
 from servers.http_buyer import Buyer
 
 from .airflow_home import COMPONENTS
-from .test_live import get, until
+from .patience import PATIENCE, get, until
+
+pytestmark = pytest.mark.timeout(PATIENCE)
 
 API = {
     "id": "api",
@@ -78,15 +80,15 @@ def play(story):
     def run(dag_id, run_id, conf):
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
         assert api._ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
-        until(lambda: api.run_state(dag_id, run_id=run_id) in ENDED, processes, what=f"{run_id} ends")
+        until(lambda: api.run_state(dag_id, run_id=run_id) in ENDED, processes, api, what=f"{run_id} ends")
         story.states[dag_id, run_id] = str(api.run_state(dag_id, run_id=run_id))
 
     try:
-        until(lambda: not api.unhealthy(COMPONENTS), processes, what="Airflow is healthy")
+        until(lambda: not api.unhealthy(COMPONENTS), processes, api, what="Airflow is healthy")
         for pool in airflow_pools(airflow):
-            until(lambda name=pool: api.ensure_pool(name, slots=4), processes, what=f"{pool} is made")
+            until(lambda name=pool: api.ensure_pool(name, slots=4), processes, api, what=f"{pool} is made")
         for dag_id in ("batch_cars", "redeliver_leads"):
-            until(lambda one=dag_id: api.has_dag(one), processes, what=f"{dag_id} is read")
+            until(lambda one=dag_id: api.has_dag(one), processes, api, what=f"{dag_id} is read")
         run("batch_cars", "live", {})
         for name, conf in {
             "no batch": {"destination": "api", "lead_ids": [1]},

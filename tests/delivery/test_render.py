@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -187,8 +187,9 @@ def test_a_files_name_has_the_day_on_which_it_departs_at_the_recipients(ferry, t
     ],
 )
 def test_a_recipients_zone_holidays_and_language_work_together(  # noqa: PLR0913, PLR0917  (the parameters)
-    ferry, tmp_path, recipient, calendar, departs, name
+    ferry, tmp_path, monkeypatch, recipient, calendar, departs, name
 ):
+    monkeypatch.setattr("leadferry.batch.calendars.today", lambda: date(2025, 12, 31))
     config = tmp_path / "config"
     for part in ("batches", "recipients", "calendars"):
         (config / part).mkdir(parents=True)

@@ -28,7 +28,7 @@ from leadferry.destinations.http import Http
 from leadferry.destinations.s3 import S3
 from leadferry.destinations.sftp import Sftp
 from leadferry.local.http import Response
-from servers import clouds, ftp, gcs, http_buyer, s3, sftp, smtp
+from servers import clouds, ftp, gcs, http_buyer, ports, s3, sftp, smtp
 from servers.answers import Memory
 from servers.proxy import Wire
 
@@ -94,10 +94,11 @@ def dns(case):
     elsewhere(case, "no-such-host.invalid", 22)
 
 
+@contextlib.contextmanager
 def closed_port(case):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    elsewhere(case, "127.0.0.1", port)
+    with ports.kept_free() as port:
+        elsewhere(case, "127.0.0.1", port)
+        yield
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from leadferry.destinations.faults.system import file_faults, of_files
 from leadferry.destinations.folder import Folder
 from leadferry.destinations.s3 import S3
 from leadferry.destinations.sftp import Sftp
+from servers import ports
 from servers import sftp as sftp_servers
 from servers import smtp as smtp_servers
 
@@ -150,8 +151,8 @@ def silent():
 @pytest.fixture
 def closed():
     """A port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    with ports.kept_free() as port:
+        yield port
 
 
 def to(kind):

@@ -15,6 +15,7 @@ if TESTS not in sys.path:
 from batches import make_batch  # noqa: E402  (the path is set above)
 from leadferry.doctor.examine import Orders, examine_batch  # noqa: E402
 from leadferry.doctor.finding import Verdict  # noqa: E402
+from servers import ports  # noqa: E402
 
 
 @pytest.fixture
@@ -62,8 +63,8 @@ def failed(found):
 @pytest.fixture
 def closed_port():
     """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
+    with ports.kept_free() as port:
+        yield port
 
 
 @pytest.fixture

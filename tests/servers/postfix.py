@@ -11,6 +11,7 @@ import tempfile
 import time
 
 from leadferry.local.certificates import certificates
+from servers import ports
 
 POSTFIX = "/usr/sbin/postfix"
 
@@ -93,8 +94,12 @@ class Postfix:
 
 @contextlib.contextmanager
 def receiver():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with ports.kept_free() as port, _running(port) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running(port):
     owner = pwd.getpwnam("postfix")
     root = pathlib.Path(tempfile.mkdtemp(prefix="leadferry-postfix-"))
     root.chmod(0o755)

@@ -28,6 +28,7 @@ from leadferry.errors import (
 )
 from leadferry.local.http import Response
 from leadferry.states import Answer, RequestState
+from servers import ports
 from servers.http_buyer import NoServer, babble, cut, drop, half, reset, silent
 
 
@@ -138,11 +139,10 @@ def test_tls_to_a_server_without_it_sends_nothing(buyer, api, records, memory):
 
 
 def test_nobody_listening_is_refused_and_nothing_is_in_doubt(buyer, api, records, memory):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    buyer.connect(port=port)
-    with pytest.raises(ConnectionRefusedByHostError):
-        send(api(), records(5))
+    with ports.kept_free() as port:
+        buyer.connect(port=port)
+        with pytest.raises(ConnectionRefusedByHostError):
+            send(api(), records(5))
     assert [one.state for one in memory.requests.values()] == [RequestState.OPEN]
 
 
