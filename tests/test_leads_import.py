@@ -652,10 +652,11 @@ def inbox(tmp_path):
 
 
 def look(store: Database, inbox: Path, *, seconds_later: int = 3600, **keys: Any):
-    """Look into the folder as if so many seconds had passed since now."""
+    """Look into the folder as if so many seconds had passed since something changed in it."""
     folder = {"folder": "inbox", "flow": "f", **keys}
     imports = Imports.model_validate({"folders": [folder]})
-    now = datetime.now(tz=UTC) + timedelta(seconds=seconds_later)
+    changed = max(one.stat().st_ctime for one in [inbox, *inbox.rglob("*")])
+    now = datetime.fromtimestamp(changed, tz=UTC) + timedelta(seconds=seconds_later)
     return import_folders(store, imports, project=inbox.parent, now=now)
 
 

@@ -17,7 +17,7 @@ from batches import add_leads, make_batch, rows, scalars, waiting
 from leadferry.local.sftp import SftpReceiver
 from leadferry.store.database import Database
 
-PATIENCE = 60
+PATIENCE = 250
 """Seconds after which a process is given up for stuck; no test waits that long when it passes."""
 
 processes = multiprocessing.get_context("forkserver")

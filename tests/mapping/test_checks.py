@@ -124,7 +124,8 @@ def test_a_file_that_is_not_in_the_config_folder_is_refused(tmp_path, path):
         Area.model_validate({"zip_file": path}, context={FOLDER: tmp_path / "config"})
 
 
-YESTERDAY, TOMORROW = ((datetime.now(UTC) + timedelta(days=days)).isoformat() for days in (-1, 2))
+YESTERDAY, TOMORROW, ON_THAT_DAY = "{0:%Y-%m-%dT%H:%M:%SZ}", "{1:%Y-%m-%dT%H:%M:%SZ}", "{1:%Y-%m-%d}"
+"""A day before the test, and two days after it."""
 
 
 @pytest.mark.req("R073")
@@ -139,14 +140,16 @@ YESTERDAY, TOMORROW = ((datetime.now(UTC) + timedelta(days=days)).isoformat() fo
         ({"given_at": "at", "valid_for": "90d"}, {"at": TOMORROW}, False),
         ({"given_at": "at", "valid_for": "90d"}, {"at": "n/a"}, False),
         ({"until": "end"}, {"end": TOMORROW}, True), ({"until": "end"}, {"end": YESTERDAY}, False),
-        ({"until": "end"}, {"end": TOMORROW[:10]}, True), ({"until": "end"}, {"end": "2026-02-30"}, False),
+        ({"until": "end"}, {"end": ON_THAT_DAY}, True), ({"until": "end"}, {"end": "2026-02-30"}, False),
         ({"until": "end"}, {}, False),
         ({"opt_out": ["do_not_sell"]}, {}, True), ({"opt_out": ["do_not_sell"]}, {"do_not_sell": "1"}, False),
     ],
 )  # fmt: skip
 def test_a_lead_without_consent_is_withheld_as_no_consent(database, consent, fields, agreed):
+    days = [datetime.now(UTC) + timedelta(days=number) for number in (-1, 2)]
+    told = {name: one.format(*days) if isinstance(one, str) else one for name, one in fields.items()}
     expected = [None if agreed else "no_consent"]
-    assert judged(database, [fields], select={"consent": consent}) == expected
+    assert judged(database, [told], select={"consent": consent}) == expected
 
 
 @pytest.mark.parametrize("consent", [{}, {"given_at": "at"}, {"valid_for": "90d"}])

@@ -11,7 +11,7 @@ import time
 from leadferry.destinations.parcel import OutgoingFile, Parcel
 
 LARGE = 200_000_000
-PATIENCE = 60
+PATIENCE = 250
 VARIABLES = {"delivery": {"date": "2026-01-31"}}
 
 
