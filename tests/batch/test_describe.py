@@ -96,6 +96,53 @@ def test_which_time_of_arrival_and_of_day_counts_is_said(folder, select, said):
     assert f"- {said}" in section(describe(folder.load()), "Which leads")
 
 
+@pytest.mark.parametrize(
+    ("calendar", "schedule", "said"),
+    [
+        (
+            "{name: Desk}",
+            "",
+            ["Calendar `desk`: closed on sat and sun; what falls on a closed day is left out."],
+        ),
+        (
+            "{name: Desk, weekend: [fri], closed: [{dates: 12-24}], half_days: {12-31: '13:00'}}",
+            ", on_closed_day: next, on_weekend: deliver",
+            [
+                (
+                    "Calendar `desk`: closed on fri and holidays; what falls on a closed day goes on the open day after,"
+                    " on a weekend goes all the same."
+                ),
+                "On half days departures go at 13:00 at the latest.",
+            ],
+        ),
+        (
+            """{name: Desk, weekend: [], hours: {opens: '09:00', closes: '17:00'}, half_days: {12-31: '13:00', 12-24: '12:00'},
+            blackouts: [{starts: '21:00', ends: '23:45', on: [sat, sun], reason: <b>backup</b>},
+            {starts: 2026-12-31T18:00, ends: 2027-01-01T08:00, reason: closing}]}""",
+            ", on_closed_day: previous",
+            [
+                "Calendar `desk`: closed on no day; what falls on a closed day goes on the open day before.",
+                "Business hours 09:00 to 17:00, on half days until 12:00 and 13:00; at other times nothing is sent, it waits.",
+                (
+                    "Nothing departs from 21:00 to 23:45 on sat and sun (&lt;b>backup&lt;/b>) and from 2026-12-31 18:00 to"
+                    " 2027-01-01 08:00 (closing); it goes when that is over."
+                ),
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_when_the_recipient_is_closed_is_said(folder, calendar, schedule, said):
+    folder.write("calendars/desk.yaml", calendar)
+    folder.batch(text=BATCH.replace("on: weekdays", f"on: weekdays, calendar: desk{schedule}"))
+    lines = section(describe(folder.load()), "When").strip().splitlines()
+
+    assert [line.removeprefix("- ") for line in lines[1 : 1 + len(said)]] == said
+
+
+def test_without_a_calendar_nothing_is_said_of_one(page):
+    assert "alendar" not in section(page, "When")
+
+
 def test_by_when_it_must_have_arrived_is_said(folder):
     folder.batch(more="deadline: 20m\n")
     told = "- What has not arrived 20 minutes after its time is told as an incident."

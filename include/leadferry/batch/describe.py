@@ -20,6 +20,9 @@ from leadferry.destinations import Destination
 from leadferry.destinations.base import Retry
 from leadferry.mapping.fields import OutputField
 from leadferry.mapping.rules import describe_rule
+from leadferry.schedule.calendar import told_hours
+from leadferry.schedule.clock import spoken
+from leadferry.schedule.model import Scheduled
 from leadferry.units import told_duration, write_clock
 
 _EMPTY = {
@@ -94,6 +97,7 @@ def _when(batch: Batch) -> Iterator[str]:
         yield "- Departs only when the DAG is triggered by hand."
     else:
         yield f"- Departs {batch.schedule}, {batch.schedule.timezone or batch.timezone} time."
+        yield from _calendar(batch.schedule)
     conditions = batch.conditions
     if conditions.min_leads > 1:
         late = (
@@ -115,6 +119,33 @@ def _when(batch: Batch) -> Iterator[str]:
             yield f"- For `{one.id}`: {_retries(batch.retry_of(one.id))}"
     if len(batch.destinations) > 1:
         yield f"- Counts as delivered when {_SUCCESS[batch.success].format(primary=batch.primary)}."
+
+
+def _calendar(schedule: Scheduled) -> Iterator[str]:
+    """Say on which days and at which times the recipient is closed, and what becomes of a departure then."""
+    calendar = schedule.calendar
+    if calendar is None:
+        return
+    closed = [*calendar.weekend, *(["holidays"] if calendar.closed else [])] or ["no day"]
+    general, weekend = schedule.policy_on(weekend=False), schedule.policy_on(weekend=True)
+    apart = f", on a weekend {_CLOSED_DAY[weekend]}" if weekend != general and calendar.weekend else ""
+    yield f"- Calendar `{calendar.id}`: closed on {spoken(closed)}; what falls on a closed day {_CLOSED_DAY[general]}{apart}."
+    halves = spoken(sorted({write_clock(ends) for ends in calendar.half_days.values()}) or [""])
+    if calendar.hours is not None:
+        half = f", on half days until {halves}" if halves else ""
+        yield f"- Business hours {told_hours(calendar.hours)}{half}; at other times nothing is sent, it waits."
+    elif halves:
+        yield f"- On half days departures go at {halves} at the latest."
+    if calendar.blackouts:
+        yield f"- Nothing departs {_line(spoken([str(one) for one in calendar.blackouts]))}; it goes when that is over."
+
+
+_CLOSED_DAY = {
+    "skip": "is left out",
+    "previous": "goes on the open day before",
+    "next": "goes on the open day after",
+    "deliver": "goes all the same",
+}
 
 
 def _retries(retry: Retry) -> str:

@@ -76,6 +76,12 @@ class Blackout(BaseModel):
                 return found
         return None
 
+    def __str__(self) -> str:
+        """Say when it is: `from 21:00 to 23:45 on sat and sun (backup)`, `from 2026-12-31 18:00 to 2027-01-01 08:00 (closing)`."""
+        written = "%H:%M" if isinstance(self.starts, time) else "%Y-%m-%d %H:%M"
+        days = f" on {spoken(list(self.on))}" if self.on else ""
+        return f"from {self.starts:{written}} to {self.ends:{written}}{days} ({self.reason})"
+
     def _on_day(self, day: date) -> tuple[datetime, datetime] | None:
         if not isinstance(self.starts, time) or not isinstance(self.ends, time):
             return None
