@@ -118,6 +118,15 @@ def test_the_status_shows_that_the_next_departure_will_be_left_out_until_that_is
     assert told == [(True, True), (False, False)]
 
 
+def test_the_status_of_a_batch_of_another_zone_has_all_its_times_in_utc(config, database, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    (config / "batches" / "acme.yaml").write_text(f"{BATCH}timezone: Asia/Kolkata\n")
+
+    assert re.search(r"│ \d{4}-\d\d-\d\d 03:30 UTC +│", run("status").stdout)
+    (row,) = json.loads(run("status", "--json").stdout)
+    assert row["next_departure"].endswith("T09:00:00+05:30")
+
+
 def test_the_table_has_no_column_that_no_batch_needs_and_no_seconds(config, database, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 

@@ -82,7 +82,7 @@ def status(*, as_json: AsJson = False) -> None:
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
     moments = {
-        name: f"{row[name]:%Y-%m-%d %H:%M %Z}" if row[name] else None
+        name: f"{row[name].astimezone(UTC):%Y-%m-%d %H:%M} UTC" if row[name] else None
         for name in ("next_departure", "last_departure", "oldest")
     }
     if row["left_out"]:
