@@ -77,8 +77,13 @@ def told_clock(local: datetime) -> str:
     Args:
         local: aware, in the zone of the place.
     """
+    return f"{local:%a %Y-%m-%d %H:%M} {told_zone(local)}"
+
+
+def told_zone(local: datetime) -> str:
+    """Say whose clock an aware moment is on: `EST`, or `UTC+08` where the clock has no abbreviation."""
     name = local.tzname() or ""
-    return f"{local:%a %Y-%m-%d %H:%M} {name if name.isalpha() else f'UTC{name}'}"
+    return name if name.isalpha() else f"UTC{name}"
 
 
 @cache

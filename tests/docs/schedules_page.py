@@ -30,6 +30,7 @@ from leadferry.batch.load import load_batch
 from leadferry.batch.model import Batch
 from leadferry.batch.windows import window_of
 from leadferry.schedule import Departure, departures
+from leadferry.zones import told_zone
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = PROJECT / "docs" / "schedules.md"
@@ -187,7 +188,7 @@ def _recipe(recipe: Recipe, files: dict[str, str]) -> Iterator[str]:
 
 def _row(one: Departure, batch: Batch) -> dict[str, str]:
     schedule: Any = batch.schedule
-    row = {"departs": f"{one.local:%a %Y-%m-%d} {_clock(one.local)} {one.local:%Z}"}
+    row = {"departs": f"{one.local:%a %Y-%m-%d} {_clock(one.local)} {told_zone(one.local)}"}
     if schedule.generate_before:
         begins = one.local.astimezone(ZoneInfo("UTC")) - schedule.generate_before
         row["files are made from"] = _clock(begins.astimezone(one.local.tzinfo))
