@@ -13,9 +13,10 @@ pytestmark = pytest.mark.timeout(PATIENCE)
 
 @pytest.fixture(scope="module")
 def ran(make_airflow):
-    """One run over a batch that should have departed long ago, a torn file, and a claim that nobody works on."""
+    """Two runs over a batch that should have departed long ago, one that never looked for its leads, a torn file, and a claim that nobody works on."""
     airflow = make_airflow()
     airflow.batch("acme", schedule={"at": ["00:00"]}, deadline="1s")
+    airflow.batch("waits", schedule="manual", watch={"max_pending": 2})
     airflow.batch("torn").write_text("name: [\n")
     airflow.leads = add_leads(airflow.database, 3)
     first = airflow.run("dags", "test", "leadferry_maintenance")
@@ -34,12 +35,21 @@ def test_a_departure_that_no_scheduler_made_is_told_in_the_log(ran):
     assert dict(rows(ran.database, "SELECT batch, kind FROM incident")) == {
         "acme": "missing",
         "torn": "broken",
+        "waits": "depth",
     }
     assert "Batch acme should have departed" in ran.outcome.stdout
 
 
 def test_a_batch_that_was_seen_for_the_first_time_is_not_told(ran):
-    assert scalars(ran.database, "SELECT kind FROM incident ORDER BY id") == ["broken", "missing"]
+    assert scalars(ran.database, "SELECT kind FROM incident ORDER BY id") == ["broken", "depth", "missing"]
+
+
+@pytest.mark.req("R168")
+def test_leads_of_a_batch_that_never_departed_are_told_in_the_log(ran):
+    assert scalars(ran.database, "SELECT run_id FROM delivery") == ["run-1"]
+    assert waiting(ran.database, "waits") == ran.leads
+    (told,) = scalars(ran.database, "SELECT detail FROM incident WHERE kind = 'depth'")
+    assert told.startswith("3 leads wait for batch waits")
 
 
 def test_the_leads_of_the_dead_claim_are_back_although_its_notice_cannot_be_made(ran):
