@@ -350,3 +350,38 @@ def test_a_limit_that_leaves_nothing_is_not_told(database):
     claim(database, limit=4)
     told = rows(database, "SELECT left_waiting, left_reason FROM delivery")
     assert told == [(0, None)]
+
+
+@pytest.mark.req("R045")
+def test_what_a_limit_leaves_counts_for_the_fewest_and_the_most_whatever_the_delivery_is(database):
+    leads = add_leads(database, 4, fields={"state": "CA"})
+    add_leads(database, 2, fields={"state": "NY"})
+    asked = {"limit": 2, "rules": [SERVED]}
+    assert claim(database, "refused", maximum=3, keep_for_next=True, **asked).reason is not None
+    copied = claim(database, "copied", maximum=4, keep_for_next=True, **asked)
+    tested = claim(database, "tested", minimum=5, maximum=9, limit=2, made_up=[{"n": 1}] * 5)
+    claimed = claim(database, "claimed", minimum=4, maximum=4, **asked)
+    assert [one.included for one in (copied, tested, claimed)] == [2, 5, 2]
+    assert carried(database, claimed.delivery_id) == leads[:2]
+    told = rows(database, "SELECT left_waiting, left_reason FROM delivery ORDER BY id")
+    assert told == [(0, None), (0, None), (0, None), (2, "limit of 2")]
+
+
+def test_a_held_lead_does_not_count_for_the_fewest_beyond_a_limit(database):
+    leads = add_leads(database, 4)
+    stop(database, leads[:1], Stop.HELD, batch_id=None, actor="kim", reason="x")
+    asked = {"limit": 2, "minimum": 4}
+    assert claim(database, "few", **asked).reason == "3 leads may go, the minimum is 4"
+    add_leads(database, 1)
+    assert claim(database, "enough", **asked).included == 2
+
+
+def test_the_oldest_lead_that_a_limit_leaves_ends_the_wait_for_the_fewest(database):
+    old = add_leads(database, 1, received_at=datetime(2026, 1, 1, tzinfo=UTC))
+    add_leads(database, 2, received_at=datetime(2026, 1, 2, tzinfo=UTC))
+    asked = {"limit": 1, "minimum": 9, "order": "newest", "max_wait": timedelta(hours=36)}
+    early, late = (datetime(2026, 1, 2, hour, tzinfo=UTC) for hour in (11, 13))
+    assert claim(database, "early", window_to=early, **asked).included == 0
+    claimed = claim(database, "late", window_to=late, **asked)
+    assert claimed.included == 1
+    assert old[0] in waiting(database)

@@ -6,6 +6,7 @@ Set-based SQL on lots: all that waits changes hands by a few rows, and only what
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +40,15 @@ NOTHING_WAITS = "no lead waits that may go"
 
 TEST_FLOW = "leadferry_test"
 """Made-up leads are stored under it; a batch cannot listen to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Going:
+    """How many leads may go."""
+
+    leads: int
+    oldest: datetime | None
+    """When the oldest of them was received."""
 
 
 class Boarding:
@@ -136,14 +146,23 @@ class Boarding:
         return count
 
     def due(self) -> list[ColumnElement[bool]]:
-        """Say which entries wait within the window; joined with the lots and the leads."""
+        """Say which entries wait within the window; joined with the lots, and the leads where these are asked about."""
         conditions = due(
             self.batch_no,
             window_to=self.window_to,
             must_wait=self.selection.must_wait,
             has_stops=self.has_stops,
         )
+        if self.failed_rule is None and self.selection.price_of is None:
+            return conditions
         return [queue_entry.c.lead_id == lead.c.id, *conditions]
+
+    def may_go(self) -> Going:
+        """Count the leads that may go, whatever the limit; none of them is touched."""
+        passes = [] if self.failed_rule is None else [self.failed_rule.is_(None)]
+        counts = [func.count().label("leads"), func.min(queue_entry.c.received_at).label("oldest")]
+        row = self.connection.execute(select(*counts).where(*self.due(), *passes)).one()
+        return Going(leads=row.leads, oldest=row.oldest)
 
     def left_behind(self) -> int:
         """Return how many leads wait within the window, after others were taken."""

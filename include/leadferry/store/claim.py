@@ -5,7 +5,7 @@ Set-based SQL, whose cost grows with the leads that wait, never with the leads d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -25,7 +25,7 @@ from leadferry.store.boarding import Boarding
 from leadferry.store.caps import CapNotice, note_levels
 from leadferry.store.database import Database
 from leadferry.store.due import window
-from leadferry.store.judge import Judge, Verdict, candidate, looked_at, withheld_candidates
+from leadferry.store.judge import LIMIT, Judge, Verdict, candidate, looked_at, withheld_candidates
 from leadferry.store.opening import config_id, live_delivery_of_run, next_number
 from leadferry.store.overflow import pass_on
 from leadferry.store.routing import route_new_leads
@@ -190,18 +190,20 @@ class _Claimer:
             return self._wait(self.selection.on_hold)
         if self.selection.needs_judge and self.kind is not DeliveryKind.TEST:
             return self._claim_judged()
+        counted = self.boarding.may_go() if self.selection.counts_beyond_limit else None
         savepoint = self.connection.begin_nested()
         delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
         leads = self.boarding.take(delivery_id)
         withheld_leads = self.boarding.withhold(delivery_id)
         included = leads - withheld_leads
-        if self.selection.maximum is not None and included > self.selection.maximum:
+        may_go = included if counted is None else counted.leads
+        if self.selection.maximum is not None and may_go > self.selection.maximum:
             savepoint.rollback()
-            return self._refuse(included, self.selection.maximum)
-        missing = self._what_is_missing(delivery_id, included)
+            return self._refuse(may_go, self.selection.maximum)
+        missing = self._too_few(may_go, lambda: counted.oldest if counted else self._oldest(delivery_id))
         if missing is None:
             savepoint.commit()
-            self._note_what_the_limit_left(delivery_id)
+            self._note_what_the_limit_left(delivery_id, None if counted is None else may_go - included)
             return self._finish(
                 delivery_id, DeliveryState.CLAIMED, included=included, withheld=withheld_leads
             )
@@ -211,13 +213,17 @@ class _Claimer:
         withheld_leads = self.boarding.take_failing(delivery_id)
         return self._finish(delivery_id, state, included=0, withheld=withheld_leads, reason=missing)
 
-    def _note_what_the_limit_left(self, delivery_id: int) -> None:
+    def _note_what_the_limit_left(self, delivery_id: int, counted: int | None) -> None:
         """Write down how many leads could have gone too, had the delivery been larger."""
         if self.selection.limit is None or self.kind is not DeliveryKind.DEPARTURE:
             return
-        if waiting := self.boarding.left_behind():
-            told = {"left_waiting": waiting, "left_reason": f"limit of {self.selection.limit}"}
+        if waiting := self.boarding.left_behind() if counted is None else counted:
+            told = {"left_waiting": waiting, "left_reason": self._of_the_limit}
             self.connection.execute(update(delivery).where(delivery.c.id == delivery_id).values(told))
+
+    @property
+    def _of_the_limit(self) -> str:
+        return f"limit of {self.selection.limit}"
 
     def leave_out(self, reason: str) -> Claim:
         """Record that this departure was not wanted; no lead is touched."""
@@ -247,7 +253,7 @@ class _Claimer:
         if self.selection.maximum is not None and verdict.may_go > self.selection.maximum:
             return self._refuse(verdict.may_go, self.selection.maximum)
         gate = judge.closed_gate(verdict)
-        missing = self._too_few(verdict) or gate
+        missing = self._too_few(verdict.may_go, lambda: verdict.oldest, used_up=verdict.used_up) or gate
         if missing is None:
             delivery_id = self._insert_delivery(DeliveryState.CLAIMED)
             self._take_judged(judge, delivery_id, verdict)
@@ -280,26 +286,34 @@ class _Claimer:
         self.boarding.move(delivery_id, [queue_entry.c.lead_id.in_(failing)])
         judge.keep_back(delivery_id, verdict, departs=False)
 
-    def _too_few(self, verdict: Verdict) -> str | None:
-        """Say why this delivery may not depart as it is, or None when it may."""
+    def _too_few(
+        self, may_go: int, oldest: Callable[[], datetime | None], *, used_up: str | None = None
+    ) -> str | None:
+        """Say why so few leads may not depart, or None when they may.
+
+        Args:
+            may_go: how many.
+            oldest: asks when the oldest of them was received.
+            used_up: which cap keeps others in the queue.
+        """
         minimum = max(self.selection.minimum, 1)
-        if verdict.may_go >= minimum:
+        if may_go >= minimum:
             return None
-        if verdict.included == 0:
-            return verdict.used_up or self.boarding.why_none_goes()
-        if self.selection.max_wait is not None and verdict.waited(
-            until=self.window_to, wait=self.selection.max_wait
-        ):
-            return None
-        too_few = f"{verdict.may_go} leads may go, the minimum is {minimum}"
-        return f"{too_few}; {verdict.used_up}" if verdict.used_up else too_few
+        if not may_go:
+            return used_up or self.boarding.why_none_goes()
+        if self.selection.max_wait is not None:
+            received_at = oldest()
+            if received_at is not None and received_at <= self.window_to - self.selection.max_wait:
+                return None
+        too_few = f"{may_go} leads may go, the minimum is {minimum}"
+        return f"{too_few}; {used_up}" if used_up else too_few
 
     def _finish_judged(
         self, delivery_id: int, state: DeliveryState, verdict: Verdict, *, reason: str | None = None
     ) -> Claim:
         left = {
             "left_waiting": verdict.left,
-            "left_reason": verdict.left_reason,
+            "left_reason": self._of_the_limit if verdict.left_reason == LIMIT else verdict.left_reason,
             "unit_price": self.selection.unit_price,
             "revenue": verdict.revenue,
         }
@@ -326,23 +340,13 @@ class _Claimer:
         refused = self._finish(delivery_id, DeliveryState.SKIPPED, included=0, withheld=0, reason=reason)
         return replace(refused, too_many=True)
 
-    def _what_is_missing(self, delivery_id: int, included: int) -> str | None:
-        """Say why this delivery may not depart as it is, or None when it may."""
-        minimum = max(self.selection.minimum, 1)
-        if included >= minimum:
-            return None
-        if included == 0:
-            return self.boarding.why_none_goes()
-        if self.selection.max_wait is not None and self._waited_since(delivery_id, self.selection.max_wait):
-            return None
-        return f"{included} leads may go, the minimum is {minimum}"
-
-    def _waited_since(self, delivery_id: int, wait: timedelta) -> bool:
+    def _oldest(self, delivery_id: int) -> datetime | None:
+        """Return when the oldest lead was received that the delivery has and does not withhold."""
         oldest = select(func.min(delivery_lead.c.received_at)).where(
             delivery_lead.c.delivery_id == delivery_id, delivery_lead.c.outcome == "included"
         )
-        received_at: datetime = self.connection.scalars(oldest).one()
-        return received_at <= self.window_to - wait
+        received_at: datetime | None = self.connection.scalar(oldest)
+        return received_at
 
     def _insert_delivery(self, state: DeliveryState) -> int:
         departure = self.departure

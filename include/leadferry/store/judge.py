@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -102,10 +102,6 @@ class Verdict:
         if not self.left or self.left_reason == LIMIT:
             return None
         return f"{self.left_reason} is used up; leads that stay in the queue: {self.left}"
-
-    def waited(self, *, until: datetime, wait: timedelta) -> bool:
-        """Tell whether a lead that may go has waited that long."""
-        return self.oldest is not None and self.oldest <= until - wait
 
 
 class Judge:

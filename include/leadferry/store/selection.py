@@ -77,9 +77,14 @@ class Selection:
 
     @property
     def needs_judge(self) -> bool:
-        """Whether more is asked than that a lead meets rules: what may go must be counted before a lead is moved."""
-        counts = self.limit is not None and (self.minimum > self.limit or self.maximum is not None)
-        return counts or bool(self.caps or self.gates) or self.dedupe is not None or self.goes_again
+        """Whether more is asked than that a lead meets rules: each lead's place in the order must be known."""
+        return bool(self.caps or self.gates) or self.dedupe is not None or self.goes_again
+
+    @property
+    def counts_beyond_limit(self) -> bool:
+        """Whether the leads count, too, that may go and that the limit leaves for the next delivery."""
+        asked = self.limit is not None and (self.minimum > self.limit or self.maximum is not None)
+        return asked and self.kind is not DeliveryKind.TEST
 
     @property
     def goes_again(self) -> bool:
