@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from leadferry.local.postgres import EmbeddedPostgres
 from leadferry.store.database import Database
@@ -25,6 +26,12 @@ os.environ["AIRFLOW_HOME"] = AIRFLOW_HOME
 # What tests reckon themselves with `ZoneInfo` goes by the same rules as the product, not by this machine's old or new ones.
 zoneinfo.reset_tzpath(())
 zoneinfo.ZoneInfo.clear_cache()
+# How long an example takes is the machine's business, and which examples are tried is the same wherever the tests run.
+# `--hypothesis-profile=search` looks for new ones.
+SLOW_MACHINES = [HealthCheck.too_slow]
+settings.register_profile("search", deadline=None, derandomize=False, suppress_health_check=SLOW_MACHINES)
+settings.register_profile("same", parent=settings.get_profile("search"), derandomize=True, database=None)
+settings.load_profile("same")
 _numbers = itertools.count()
 
 

@@ -354,7 +354,11 @@ _condition = st.recursive(
 
 
 @pytest.mark.req("R062")
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=250,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     leads=st.lists(st.fixed_dictionaries({}, optional={"a": _json, "b": _json}), min_size=1, max_size=6),
     condition=_condition,

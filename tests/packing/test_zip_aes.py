@@ -67,7 +67,11 @@ def test_twice_the_same_bytes_are_two_different_files(protected, pack, leads, tm
     assert pack(protected, leads, config=tmp_path) != pack(protected, leads, config=tmp_path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=30,
+    deadline=None,
+)
 @given(data=st.binary(max_size=3000), small=st.integers(0, 3000))
 def test_any_bytes_come_back(protected, data, small):
     out = BytesIO()

@@ -116,7 +116,11 @@ _value = st.one_of(st.none(), st.sampled_from("abcd"))
 
 
 @pytest.mark.req("F24")
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(people=st.lists(st.tuples(_value, _value, _value), min_size=1, max_size=12))
 def test_who_goes_is_as_if_they_were_looked_at_one_after_the_other(database, people):
     flow = f"flow {next(_examples)}"
