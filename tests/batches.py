@@ -128,3 +128,13 @@ def kept_back(database, delivery_id):
     return dict(
         rows(database, "SELECT lead_id, reason FROM withheld WHERE delivery_id = :id", id=delivery_id)
     )
+
+
+def until_someone_waits(database, *, number=1, unless=None):
+    """Return as soon as so many transactions wait for locks that others hold, or a task of a pool is done that should."""
+    with database.session() as connection:
+        waiting_backends = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        while connection.scalar(waiting_backends) < number and not (unless and unless.done()):
+            pass

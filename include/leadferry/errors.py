@@ -7,7 +7,7 @@ LeadferryError
 ├── BatchConfigError            fix the file
 ├── LeadImportError             fix the file of leads
 ├── StoreError                  the lead store refused or could not be reached
-│   └── StoreUnavailableError   try again
+│   └── StoreUnavailableError   try again (StoreConflictError is one)
 ├── RenderError                 fix the mapping or the template, or the leads
 ├── NothingToDeliverError       the batch asked to fail when there is nothing to deliver
 ├── NotReadyError               what the batch waits for did not come in time
@@ -84,6 +84,13 @@ class StoreUnavailableError(StoreError):
     code = "store_unavailable"
     hint = "Check the Airflow connection 'leadferry' and that PostgreSQL is running; the task is tried again"
     retry = True
+
+
+class StoreConflictError(StoreUnavailableError):
+    """Another transaction changed the same meanwhile; nothing was changed by this one."""
+
+    code = "store_conflict"
+    hint = "Nothing needs to be done; the task is tried again"
 
 
 class RenderError(LeadferryError):

@@ -214,6 +214,16 @@ def test_a_missing_required_key_is_named(folder, key):
 
 
 @pytest.mark.req("R002")
+@pytest.mark.parametrize("day", ["2026-02-31", "0001-01-01", "9999-12-31"])
+def test_a_first_day_of_collecting_that_is_none_is_refused(folder, day):
+    folder.batch(text=f"{BATCH}select: {{received_from: {day}}}\n")
+
+    (told,) = folder.complaints()
+
+    assert told.endswith(f"select.received_from: '{day}' is no day such as 2026-01-31")
+
+
+@pytest.mark.req("R002")
 def test_files_are_required_by_destinations_that_take_files(folder):
     folder.write("batches/acme.yaml", _without("files"))
 

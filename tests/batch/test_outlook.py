@@ -62,11 +62,12 @@ def test_what_is_built_ahead_is_for_leads_received_until_then():
     """On 8 March the clocks go forward at two, so two hours before four o'clock is one o'clock."""
     schedule = {"at": ["04:00"], "generate_before": "2h"}
 
-    assert ahead(schedule) == [
-        [None, None, "Fri 02:00"],
-        [None, None, "Sat 02:00"],
-        [None, None, "Sun 01:00"],
-    ]
+    for missed in ("combine", "each"):
+        assert ahead({**schedule, "missed": missed}) == [
+            [None, None, "Fri 02:00"],
+            [None, None, "Sat 02:00"],
+            [None, None, "Sun 01:00"],
+        ]
     assert ahead(schedule, "since_previous") == [
         ["Thu 02:00", "Fri 02:00", "Fri 02:00"],
         ["Fri 02:00", "Sat 02:00", "Sat 02:00"],

@@ -72,17 +72,19 @@ def test_since_previous_ends_at_the_time_of_the_departure_however_late_the_claim
 
 @pytest.mark.req("R052", "R054")
 @pytest.mark.parametrize(
-    "rule",
+    ("rule", "missed"),
     [
-        "since_previous",
-        {"period": "day"},
-        {"period": "day", "which": "previous"},
-        {"period": "week", "days": "mon-fri"},
-        {"period": "month"},
+        ("all_pending", "each"),
+        ("since_previous", "combine"),
+        ({"period": "day"}, "each"),
+        ({"period": "day", "which": "previous"}, "combine"),
+        ({"period": "week", "days": "mon-fri"}, "combine"),
+        ({"period": "month"}, "skip"),
     ],
 )
-def test_the_preview_tells_the_windows_that_the_deliveries_have(database, rule):
-    one = batch(schedule={"at": ["00:00", "09:00", "17:30"]}, select={"window": rule}, empty="header_only")
+def test_the_preview_tells_the_windows_that_the_deliveries_have(database, rule, missed):
+    schedule = {"at": ["00:00", "09:00", "17:30"], "missed": missed}
+    one = batch(schedule=schedule, select={"window": rule}, empty="header_only")
     upcoming = list(islice(outlooks(one, after=local(8, "12:00")), 12))
     depart(database, one, latest_departure(one.schedule, timezone=one.timezone, by=local(8, "12:00")).utc)
     for day in range(7, 13):

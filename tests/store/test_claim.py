@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from batches import add_leads, carried, claim, execute, rows, scalars, waiting
+from batches import add_leads, carried, claim, execute, rows, scalars, until_someone_waits, waiting
 from leadferry.errors import StoreError
 from leadferry.states import DeliveryState
 from leadferry.store import ledger, settling
@@ -263,15 +263,6 @@ def test_claims_that_wait_for_each_other_have_windows_that_go_forward(database):
             waits.result()
     ((start, end),) = rows(database, "SELECT window_from, window_to FROM delivery WHERE run_id = 'run-2'")
     assert start < turn < end
-
-
-def until_someone_waits(database):
-    with database.session() as connection:
-        waiting_backends = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        while not connection.scalar(waiting_backends):
-            pass
 
 
 def test_a_window_never_ends_before_the_last_one_did_although_the_clock_was_set_back(database):

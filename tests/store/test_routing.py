@@ -5,13 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Text, case, cast, func, text
 
-from batches import add_leads, claim, scalars, waiting
+from batches import add_leads, carried, claim, departure, scalars, until_someone_waits, waiting
+from leadferry.errors import StoreConflictError
 from leadferry.states import DeliveryState
+from leadferry.store import claim as claiming
 from leadferry.store import settling
 from leadferry.store.database import Database
 from leadferry.store.routing import route_new_leads
+from leadferry.store.selection import Selection
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 SERVED = {"name": "served_states", "field": "state", "in": ["CA", "TX"]}
@@ -164,3 +167,47 @@ def test_an_early_copy_does_not_keep_a_lead_from_coming_back_with_its_flow(datab
     assert waiting(database) == []
     route(database)
     assert waiting(database) == leads
+
+
+def test_a_departure_is_not_disturbed_by_one_of_another_batch_that_takes_leads_meanwhile(database):
+    """Routing gives leads to all batches, so it waits for the claim of one, which counts its deliveries."""
+    route(database, "bolt")
+    leads = add_leads(database, 2)
+    with database.transaction() as bolt, ThreadPoolExecutor(1) as pool:
+        bolt.execute(text("SELECT FROM batch WHERE id = 'bolt' FOR UPDATE"))
+        bolt.execute(text("UPDATE batch SET last_number = 1 WHERE id = 'bolt'"))
+        claimed = pool.submit(claim, database)
+        until_someone_waits(database)
+        bolt.commit()
+        assert claimed.result().included == 2
+    assert waiting(database, "bolt") == leads
+
+
+def test_what_stands_in_the_way_of_every_try_is_told_as_what_it_is(database, monkeypatch):
+    tried = []
+
+    def conflict(*_, **__):
+        tried.append(1)
+        raise StoreConflictError("Another transaction of the lead store was in the way")
+
+    monkeypatch.setattr("leadferry.store.routing.route", conflict)
+    with pytest.raises(StoreConflictError, match="was in the way"):
+        route(database)
+    assert len(tried) == 20
+
+
+def test_a_flow_that_is_removed_while_a_claim_judges_its_leads_leaves_after_it(database):
+    leads = [*add_leads(database, 3), *add_leads(database, 2, flow="home")]
+    pauses = cast(func.pg_advisory_xact_lock_shared(5), Text) == "never"
+    chosen = Selection(failed_rule=case((pauses, "paused")), limit=9, maximum=9)
+    going = departure(flows=["auto", "home"])
+    with database.transaction() as pause, ThreadPoolExecutor(2) as pool:
+        pause.execute(text("SELECT pg_advisory_xact_lock(5)"))
+        claimed = pool.submit(claiming.claim, database, going, chosen)
+        until_someone_waits(database)
+        removed = pool.submit(route, database)
+        until_someone_waits(database, number=2, unless=removed)
+        pause.commit()
+        assert claimed.result().included == 5
+        removed.result()
+    assert sorted(carried(database, claimed.result().delivery_id)) == leads

@@ -162,3 +162,12 @@ def test_a_test_of_a_new_batch_leaves_its_queue_to_follow_the_file(port):
     port.watch(MONDAY)
 
     assert pending(port) == {"acme": 0}
+
+
+@pytest.mark.parametrize("day", ["2026-04-24", "2026-04-25"])
+def test_a_queue_that_begins_at_a_midnight_which_clocks_skip_follows_its_file(port, day):
+    """In Cairo clocks go from 00:00 to 01:00 on 24 April 2026."""
+    port.batch(schedule="manual", timezone="Africa/Cairo", select={"received_from": day})
+    follow(port.database, batches(port))
+
+    assert uncounted(port.database, batches(port).values()) == []

@@ -62,11 +62,21 @@ def _follow(window: Window, last: datetime | None) -> Window:
 
 
 def _covers(batch: Batch, departure: Departure) -> Window:
-    """Return the window of a departure by itself: what is built ahead can hold only what is there by then."""
+    """Return the window of a departure by itself.
+
+    What is built ahead can hold only what is there by then; what stands for its own moment holds nothing later.
+    """
     window, built_at = Timing.of(batch).window_at(departure.utc), _built_at(batch, departure)
-    if window.ends is None or built_at is None:
-        return window
-    return Window(begins=window.begins, ends=min(window.ends, built_at))
+    if window.ends is not None and built_at is not None:
+        return Window(begins=window.begins, ends=min(window.ends, built_at))
+    if (
+        window.ends is None
+        and built_at is None
+        and batch.schedule != "manual"
+        and batch.schedule.missed == "each"
+    ):
+        return Window(begins=window.begins, ends=departure.utc)
+    return window
 
 
 def _built_at(batch: Batch, departure: Departure) -> datetime | None:

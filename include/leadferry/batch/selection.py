@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -40,6 +41,17 @@ _PHONE = re.compile(r"phone|mobile|cell|(^|_)(tel|fax)(_|$)", re.IGNORECASE)
 
 def _blame(*at: str | int, text: str) -> PydanticCustomError:
     return PydanticCustomError("contradiction", "{text}", {"text": text, "at": at})
+
+
+def _check_day(written: str) -> str:
+    """Refuse 2026-02-31, and days whose midnight no moment of some zones can be."""
+    try:
+        can_be = MINYEAR < date.fromisoformat(written).year < MAXYEAR
+    except ValueError:
+        can_be = False
+    if not can_be:
+        raise ValueError(f"{written!r} is no day such as 2026-01-31")
+    return written
 
 
 class _Model(BaseModel):
@@ -283,7 +295,9 @@ class Select(_Model):
         le=MOST_LEADS,
         description="Most leads in one delivery; the rest stay in the queue.",
     )
-    received_from: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
+    received_from: (
+        Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_check_day)] | None
+    ) = Field(
         default=None,
         description="A new batch collects leads received from this day on (in the batch's zone); all when left out.",
     )

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from leadferry.errors import StoreError, StoreUnavailableError
+from leadferry.errors import StoreConflictError, StoreError, StoreUnavailableError
 
 SCHEMA = "leadferry"
 OLDEST_SERVER = 15
@@ -106,7 +106,9 @@ def store_errors() -> Iterator[None]:
 def _classify(error: BaseException | None, *, lost: bool = False) -> StoreError:
     state = getattr(error, "sqlstate", None) or ""
     lost = lost or (not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError))
-    if lost or state.startswith(_UNAVAILABLE) or state in _TRY_AGAIN:
+    if state in _TRY_AGAIN:
+        return StoreConflictError(f"Another transaction of the lead store was in the way (SQLSTATE {state})")
+    if lost or state.startswith(_UNAVAILABLE):
         return StoreUnavailableError(
             f"The lead store did not answer (SQLSTATE {state or 'none: no connection'})"
         )

@@ -26,13 +26,19 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
+from leadferry.errors import StoreConflictError
 from leadferry.states import DeliveryKind, DeliveryState
 from leadferry.store.database import Database
 from leadferry.store.tables import batch, delivery, lead, lot, queue_entry, subscription
 
 MANY_LEADS = 10_000
 """From here on the planner's old idea of a table costs more than telling it anew (a tenth of a second)."""
+
+_TRIES = 20
+"""A routing waits for claims of those batches to which it gives leads, and begins anew on a snapshot that knows what they
+took: once for each claim under way, since none begins without a routing of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +141,9 @@ def _unsubscribe(connection: Connection, *, batch_no: int, flows: set[str]) -> N
     connection.execute(
         delete(subscription).where(subscription.c.batch_no == batch_no, subscription.c.flow.in_(flows))
     )
-    # The lots are locked, so that no claim takes them meanwhile.
-    waiting = select(lot.c.id).where(waiting_lots(batch_no)).with_for_update()
-    lots = list(connection.scalars(waiting))
+    # No claim is under way, nor begins, that judged leads which are gone when it takes them.
+    connection.execute(select(batch.c.no).where(batch.c.no == batch_no).with_for_update())
+    lots = list(connection.scalars(select(lot.c.id).where(waiting_lots(batch_no))))
     connection.execute(
         delete(queue_entry).where(
             queue_entry.c.lot_id.in_(lots), lead.c.id == queue_entry.c.lead_id, lead.c.flow.in_(flows)
@@ -226,11 +232,19 @@ def route_new_leads(
     with database.transaction() as connection:
         connection.execute(upsert(batch).values(id=batch_id).on_conflict_do_nothing())
         batch_no: int = connection.scalars(select(batch.c.no).where(batch.c.id == batch_id)).one()
+    tries = Retrying(
+        retry=retry_if_exception_type(StoreConflictError), stop=stop_after_attempt(_TRIES), reraise=True
+    )
+    intake = Intake(flows=flows, received_from=received_from)
+    tries(_route_alone, database, batch_no=batch_no, intake=intake, within=within)
+    return batch_no
+
+
+def _route_alone(database: Database, *, batch_no: int, intake: Intake, within: timedelta | None) -> None:
     with database.transaction() as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         if within is not None:
             connection.execute(
                 text(f"SET LOCAL statement_timeout = {max(1, int(within.total_seconds() * 1000))}")
             )
-        route(connection, batch_no=batch_no, intake=Intake(flows=flows, received_from=received_from))
-    return batch_no
+        route(connection, batch_no=batch_no, intake=intake)
