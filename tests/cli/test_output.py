@@ -54,6 +54,21 @@ def test_a_column_of_sentences_that_would_be_too_narrow_is_not_folded(capsys, mo
     assert "1 ──" in out
 
 
+def test_a_narrow_terminal_gets_a_table_without_the_columns_that_can_be_done_without(capsys, monkeypatch):
+    rows = [{"id": "a", "text": "x" * 50, "note": "y" * 30, "state": "well", "more": ""}]
+    keys = {"as_json": False, "title": "Things", "columns": list(rows[0]), "spare": ["more", "text", "note"]}
+    monkeypatch.setenv("COLUMNS", "60")
+    show(rows, **keys)
+    out, said = capsys.readouterr()
+    assert "┃ id ┃ note                           ┃ state ┃" in out
+    assert said == "Left out for want of room: text; a wider terminal and --json have all.\n"
+    monkeypatch.setenv("COLUMNS", "10")
+    show(rows, **keys)
+    out, said = capsys.readouterr()
+    assert "".join(out.split()).count("x") == 51  # line by line there is room for all
+    assert said == ""
+
+
 def test_a_listing_of_nothing_says_so(capsys):
     show([], as_json=False, title="Things", columns=["id"])
     assert capsys.readouterr().out == "Things: none\n"

@@ -36,7 +36,15 @@ def batches(context: typer.Context, *, tag: Tag = None, as_json: AsJson = False)
     columns = ["id", "name", "recipient", "flows", "schedule", "timezone", "enabled", "tags", "destinations"]
     rows = [_row(one, as_json=as_json) for one in found if tag is None or tag in one.tags]
     brief = ["id", "name", "recipient", "schedule", "enabled"]
-    show(rows, as_json=as_json, title="Batches", columns=columns, brief=brief, prose=["name", "schedule"])
+    show(
+        rows,
+        as_json=as_json,
+        title="Batches",
+        columns=columns,
+        brief=brief,
+        prose=["name", "schedule"],
+        spare=["recipient", "name"],
+    )
     for error in errors:
         typer.echo(str(error), err=True)
     raise typer.Exit(code=1 if errors else 0)

@@ -53,7 +53,15 @@ def deliveries(  # noqa: PLR0913  (one parameter for each option)
     rows = deliveries_of(lead_store(), asked, limit=count)
     title = f"Deliveries of {batch}" if batch else "Deliveries"
     brief = brief if batch else ["id", "batch", *brief[1:]]
-    show(rows, as_json=as_json, title=title, columns=columns, brief=brief, prose=["files", "reason"])
+    show(
+        rows,
+        as_json=as_json,
+        title=title,
+        columns=columns,
+        brief=brief,
+        prose=["files", "reason"],
+        spare=["files", "answers", "withheld"],
+    )
 
 
 def _show_needs_attention(batch: str | None, *, count: int, as_json: bool) -> None:

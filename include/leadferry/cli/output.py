@@ -35,10 +35,12 @@ def show(  # noqa: PLR0913 - one for each thing that differs between listings
     columns: Sequence[str],
     brief: Sequence[str] | None = None,
     prose: Sequence[str] = (),
+    spare: Sequence[str] = (),
 ) -> None:
     """Print rows as a table, or as a JSON list of objects with the same keys.
 
-    Where the terminal is too narrow for the table, each row is told line by line.
+    A table has no column in which nothing stands. Where the terminal is too narrow for it, it does without some columns, and says so; if that does not help,
+    each row is told line by line.
 
     Args:
         rows: mappings that have all `columns`.
@@ -47,6 +49,7 @@ def show(  # noqa: PLR0913 - one for each thing that differs between listings
         columns: in this order.
         brief: the columns that a terminal has room for, where these are not all.
         prose: the columns with sentences or lists, which may be folded between words.
+        spare: the columns that a narrow terminal does without, in the order in which they go.
     """
     if as_json:
         typer.echo(
@@ -57,24 +60,30 @@ def show(  # noqa: PLR0913 - one for each thing that differs between listings
         typer.echo(f"{title}: none")
         return
     names = list(brief or columns)
-    texts = [["" if row[name] is None else _told(row[name]) for name in names] for row in rows]
-    table = _table(title, names, texts)
+    texts = {name: ["" if row[name] is None else _told(row[name]) for row in rows] for name in names}
+    cells = {name: column for name, column in texts.items() if any(column)}
     console = Console()
-    wide = console.options.update(max_width=_ENDLESS)
-    needed = console.measure(table, options=wide).maximum
-    if needed > console.width:
-        spared = sum(_spared([row[names.index(one)] for row in texts]) for one in prose if one in names)
-        if needed - spared <= console.width:
-            table = _table(title, names, texts, prose=prose)
-            needed = console.width
-    if needed > console.width:
-        # Folded cells cannot be read: one line per value instead, as psql does in its expanded display.
-        console.print(title)
-        for number, values in enumerate(texts, start=1):
-            console.rule(str(number), align="left")
-            console.print(_record(names, values))
-        return
-    console.print(table)
+    for gone in range(len(spare) + 1):
+        table = _fitting(console, title, _without(cells, spare[:gone]), prose=prose)
+        if table is not None:
+            console.print(table)
+            _say_what_is_left_out([one for one in spare[:gone] if one in cells])
+            return
+    # Folded cells cannot be read: one line per value instead, as psql does in its expanded display.
+    console.print(title)
+    for number, values in enumerate(zip(*cells.values(), strict=True), start=1):
+        console.rule(str(number), align="left")
+        console.print(_record(list(cells), values))
+
+
+def _without(cells: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, Sequence[str]]:
+    return {name: column for name, column in cells.items() if name not in names}
+
+
+def _say_what_is_left_out(names: Sequence[str]) -> None:
+    if names:
+        told = ", ".join(map(_heading, names))
+        typer.echo(f"Left out for want of room: {told}; a wider terminal and --json have all.", err=True)
 
 
 def tell(values: Mapping[str, Any], *, title: str) -> None:
@@ -100,13 +109,24 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
 
 
-def _table(
-    title: str, names: Sequence[str], rows: Sequence[Sequence[str]], *, prose: Sequence[str] = ()
-) -> Table:
+def _fitting(
+    console: Console, title: str, cells: Mapping[str, Sequence[str]], *, prose: Sequence[str]
+) -> Table | None:
+    """Return a table that fits into the terminal, with sentences folded if it must be; None where there is none."""
+    table = _table(title, cells)
+    wide = console.options.update(max_width=_ENDLESS)
+    excess = console.measure(table, options=wide).maximum - console.width
+    if excess <= 0:
+        return table
+    spared = sum(_spared(cells[one]) for one in prose if one in cells)
+    return _table(title, cells, prose=prose) if excess <= spared else None
+
+
+def _table(title: str, cells: Mapping[str, Sequence[str]], *, prose: Sequence[str] = ()) -> Table:
     table = Table(title=title, title_justify="left")
-    for name in names:
+    for name in cells:
         table.add_column(_heading(name), no_wrap=name not in prose)
-    for row in rows:
+    for row in zip(*cells.values(), strict=True):
         table.add_row(*map(escape, row))
     return table
 

@@ -77,9 +77,9 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
     rows = [_row(one, as_json=as_json) for one in upcoming]
     # Only what says something: most batches take all that wait, at the departure.
     columns = [name for name in _COLUMNS if name in _ALWAYS or any(row[name] for row in rows)]
-    show(
-        rows, as_json=as_json, title=f"{found.id}: {found.schedule} ({zone})", columns=columns, prose=["note"]
-    )
+    title = f"{found.id}: {found.schedule} ({zone})"
+    spare = ["window_from", "built_at", "utc", "window_to"]
+    show(rows, as_json=as_json, title=title, columns=columns, prose=["note"], spare=spare)
     _warn_of_the_horizon(found, upcoming)
     if not found.enabled:
         typer.echo(

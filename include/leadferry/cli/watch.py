@@ -64,9 +64,15 @@ def status(*, as_json: AsJson = False) -> None:
     rows = status_of_all(database, config_folder(), now=now)
     shown = rows if as_json else [_told(row) for row in rows]
     brief = [one for one in COLUMNS if one not in _NOT_FOR_THE_TABLE]
-    # What no batch has needs no column.
-    brief = [one for one in brief if one not in _SELDOM or any(row[one] for row in shown)]
-    show(shown, as_json=as_json, title="All batches", columns=COLUMNS, brief=brief, prose=list(_SELDOM))
+    show(
+        shown,
+        as_json=as_json,
+        title="All batches",
+        columns=COLUMNS,
+        brief=brief,
+        prose=list(_SELDOM),
+        spare=["oldest", "last_departure", "last_state", "next_departure"],
+    )
     departs = {"enabled", "over"}
     say_who_is_not_counted(row["batch"] for row in rows if row["pending"] is None and row["state"] in departs)
     looked = last_look(database)
