@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import shlex
 
 import pytest
 
@@ -64,6 +65,22 @@ def test_what_is_held_is_listed_until_it_is_resumed(run, database, arguments, pl
     assert run("resume", *arguments, "--reason", "signed")[0] == 0
     assert listed(run) == []
     assert scalars(database, "SELECT actor FROM audit") == [getpass.getuser()] * 2
+
+
+@pytest.mark.req("F36")
+@pytest.mark.parametrize(
+    "arguments", [["acme"], ["both", "--as", "batch"], ["both", "--destination", "drop"]], ids=" ".join
+)
+def test_what_hold_answers_ends_this_hold_and_no_other(run, arguments):
+    run("hold", "acme_daily", "--reason", "moving")
+    run("hold", "both", "--as", "recipient", "--reason", "moving")
+    before = listed(run)
+
+    told = run("hold", *arguments, "--reason", "under review")[1]
+    _, *command = shlex.split(told.split("`")[1])
+
+    assert run(*command)[0] == 0
+    assert listed(run) == before
 
 
 @pytest.mark.parametrize(

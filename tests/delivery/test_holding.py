@@ -298,7 +298,9 @@ def test_a_failure_is_told_in_one_mail_with_what_is_suspended_and_the_recovery_i
     assert told(ferry, batch, "run-4")
     (failure, recovery) = messages(mail)
     assert failure[:2] == (OPS, "Leadferry: Acme, daily: failed")
-    assert "destination 'drop' is suspended" in failure[2].replace("\n", " ")
+    said = failure[2].replace("\n", " ")
+    assert "destination 'drop' is suspended" in said
+    assert "`leadferry resume acme --destination drop --reason TEXT` ends this" in said
     assert recovery[:2] == (OPS, "Leadferry: Acme, daily: delivers again")
 
 

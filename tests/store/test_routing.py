@@ -2,19 +2,21 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Text, case, cast, func, text
 
-from batches import add_leads, carried, claim, departure, scalars, until_someone_waits, waiting
+from batches import add_leads, carried, claim, departure, make_batch, scalars, until_someone_waits, waiting
+from leadferry.delivery.extract import selection_of
+from leadferry.delivery.params import DeliverNow
 from leadferry.errors import StoreConflictError
 from leadferry.states import DeliveryState
 from leadferry.store import claim as claiming
 from leadferry.store import settling
 from leadferry.store.database import Database
 from leadferry.store.routing import route_new_leads
-from leadferry.store.selection import Selection
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 SERVED = {"name": "served_states", "field": "state", "in": ["CA", "TX"]}
@@ -199,7 +201,8 @@ def test_what_stands_in_the_way_of_every_try_is_told_as_what_it_is(database, mon
 def test_a_flow_that_is_removed_while_a_claim_judges_its_leads_leaves_after_it(database):
     leads = [*add_leads(database, 3), *add_leads(database, 2, flow="home")]
     pauses = cast(func.pg_advisory_xact_lock_shared(5), Text) == "never"
-    chosen = Selection(failed_rule=case((pauses, "paused")), limit=9, maximum=9)
+    capped = selection_of(make_batch(select={"caps": [{"leads": 9, "per": "total"}]}), DeliverNow())
+    chosen = replace(capped, failed_rule=case((pauses, "paused")))
     going = departure(flows=["auto", "home"])
     with database.transaction() as pause, ThreadPoolExecutor(2) as pool:
         pause.execute(text("SELECT pg_advisory_xact_lock(5)"))

@@ -35,7 +35,9 @@ def hold(name: Name, *, reason: Why, destination: Only = None, scope: As = None)
         reason=reason,
         actor=getpass.getuser(),
     )
-    which = f"{name} --as {scope}" if scope else name
+    which = (
+        f"{name} --destination {destination}" if destination else f"{name} --as {scope}" if scope else name
+    )
     typer.echo(
         f"{_what(found, name, destination)} is on hold; `leadferry resume {which} --reason TEXT` ends it,"
         " `leadferry suspensions` lists all that is held."

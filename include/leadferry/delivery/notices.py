@@ -85,7 +85,8 @@ def tell_failure(delivery: Delivery, settlement: Settlement, *, suspended: Seque
     if settlement.state is DeliveryState.DELIVERED:
         what = "delivered, but not everywhere"
     consequences = [
-        f"From now on, {one.told(zone=batch.schedule_zone)}. `leadferry resume {batch.id} --reason TEXT` ends this."
+        f"From now on, {one.told(zone=batch.schedule_zone)}."
+        f" `leadferry resume {batch.id} --destination {one.destination} --reason TEXT` ends this."
         for one in suspended
     ]
     more = f"`leadferry dispatch list {delivery.id}` shows each file with its evidence or error (batch {batch.id})."

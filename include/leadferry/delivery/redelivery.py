@@ -114,7 +114,7 @@ def _refuse_closed(database: Database, batch: Batch, cut: Batch) -> None:
     if held is not None:
         raise DepartureRefusedError(
             f"Nothing is sent to {cut.destinations[0].id!r} at present: {held}",
-            hint=f"`leadferry resume {batch.id} --reason TEXT` ends it; nothing was claimed",
+            hint="`leadferry suspensions` lists what is held, `leadferry resume NAME --reason TEXT` ends it; nothing was claimed",
         )
 
 
