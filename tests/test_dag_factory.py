@@ -11,6 +11,7 @@ import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.serialized_dag import SerializedDagModel
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.encoders import ensure_serialized_asset
 from airflow.serialization.serialized_objects import DagSerialization
 
@@ -145,8 +146,16 @@ def test_a_bug_in_the_building_of_one_dag_stops_no_other_and_stands_on_its_page(
 
     assert bag.import_errors == {}
     broken, works = (bag.dags[f"batch_{name}"] for name in ("one", "two"))
-    assert (broken.tasks, broken.timetable.can_be_scheduled, "broken" in broken.tags) == ([], False, True)
-    assert "a bug in Leadferry (ZeroDivisionError at test_dag_factory.py:" in broken.doc_md
+    assert (broken.task_ids, broken.timetable.can_be_scheduled, "broken" in broken.tags) == (
+        ["not_built"],
+        False,
+        True,
+    )
+    assert "cannot be built: a bug in Leadferry (ZeroDivisionError at test_dag_factory.py:" in broken.doc_md
+    run = broken.get_task("not_built")
+    with pytest.raises(AirflowFailException) as failed:
+        run.python_callable(*run.op_args)
+    assert str(failed.value) in broken.doc_md
     assert "robin@acme.example" not in broken.doc_md
     assert works.has_task("mark_delivered")
 

@@ -110,12 +110,18 @@ def _batch_dag(batch: Batch) -> Iterator[DAG]:
 
 
 def _not_built(batch: Batch, error: Exception) -> DAG:
-    """Return a DAG that never runs, and whose page says why; the watchdog tells of the departures that it misses."""
+    """Return a DAG that never departs, whose page says why, and whose runs by hand fail with it.
+
+    The watchdog tells of the departures that it misses.
+    """
     text = (
-        f"{bug(error)} keeps the DAG of this batch from being built. It does not depart. Please report this."
+        f"The DAG of this batch cannot be built: {bug(error)}. The batch does not depart. Please report this."
     )
     _log.error("%s: %s", batch.id, text, exc_info=error)
-    return DAG(doc_md=f"# {batch.name}\n\n{text}\n", schedule=None, **_looks(batch, "broken"))
+    with DAG(doc_md=f"# {batch.name}\n\n{text}\n", schedule=None, **_looks(batch, "broken")) as dag:
+        # Without a task a run would end well, as if all had been delivered.
+        tasks.not_built(text)
+    return dag
 
 
 def _looks(batch: Batch, *tags: str) -> dict[str, Any]:

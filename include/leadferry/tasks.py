@@ -177,6 +177,12 @@ def _give_up(batch: Batch, trigger: Trigger, *, error: str | None) -> NoReturn:
 
 
 @task
+def not_built(why: str) -> None:
+    """Fail the run of a batch whose DAG cannot be built."""
+    raise AirflowFailException(why)
+
+
+@task
 def extract(batch_id: str) -> dict[str, Any]:
     """Take the pending leads that may go out of the queue, and freeze the batch's configuration."""
     with airflow_errors():
