@@ -162,6 +162,22 @@ def test_leads_of_a_flow_that_was_removed_do_not_come_back_from_a_failed_deliver
     assert sorted(waiting(database)) == sorted([*old, new])
 
 
+def test_leads_of_a_flow_that_is_being_removed_do_not_come_back_from_a_failed_delivery(database):
+    old = add_leads(database, 2, flow="old")
+    (new,) = add_leads(database, 1, flow="new")
+    taken = claim(database, flows=["old", "new"], config={"flows": ["old", "new"]})
+    with database.transaction() as routing, ThreadPoolExecutor(1) as pool:
+        routing.execute(text("LOCK TABLE subscription IN SHARE ROW EXCLUSIVE MODE"))
+        routing.execute(text("DELETE FROM subscription WHERE flow = 'old'"))
+        settled = pool.submit(settling.settle, database, taken.delivery_id)
+        until_someone_waits(database, unless=settled)
+        routing.commit()
+        settled.result()
+    assert waiting(database) == [new]
+    route(database, flows=["old", "new"])
+    assert sorted(waiting(database)) == sorted([*old, new])
+
+
 def test_an_early_copy_does_not_keep_a_lead_from_coming_back_with_its_flow(database):
     leads = add_leads(database, 2)
     claim(database, "run-1", keep_for_next=True)

@@ -200,6 +200,8 @@ def _give_back(connection: Connection, delivery_id: int) -> int:
 
 def _drop_unwanted(connection: Connection, delivery_id: int) -> None:
     """Take leads of flows that the batch no longer listens to out of the delivery; they come back with their flow."""
+    # A routing that is under way adds or removes flows, and looks only at leads that wait.
+    connection.execute(text("LOCK TABLE subscription IN SHARE MODE"))
     listened = select(subscription.c.flow).where(subscription.c.batch_no == delivery.c.batch_no)
     flows = func.jsonb_array_elements_text(batch_config.c.config["flows"]).table_valued("value")
     gone = (
