@@ -57,7 +57,7 @@ def follow(database: Database, batches: Mapping[str, Batch], *, within: timedelt
                 batch_id=batch_id,
                 flows=intake.flows,
                 received_from=intake.received_from,
-                within=left,
+                within=left / 2,  # whose first fill takes too long each time leaves time for those after it
             )
         except StoreError as error:
             _log.warning(
