@@ -47,7 +47,7 @@ def follow(database: Database, batches: Mapping[str, Batch], *, within: timedelt
     ends = time.monotonic() + within.total_seconds()
     for batch_id in uncounted(database, (one for one in batches.values() if one.enabled)):
         left = timedelta(seconds=ends - time.monotonic())
-        if left <= timedelta():
+        if left <= within / 100:
             _log.warning("The time is over; other queues follow their batch files with the next look")
             return
         intake = _intake(batches[batch_id])
