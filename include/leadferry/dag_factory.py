@@ -7,6 +7,7 @@ the building of its DAG stops no other batch either.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,19 +74,35 @@ def batches_to_build() -> Iterator[Batch]:
         yield batch
 
 
-def dags_of(put_tasks: Callable[[Batch], None]) -> Iterator[DAG]:
+def dags_of(put_tasks: Callable[[Batch], None]) -> list[DAG]:
     """Build the DAG of every valid batch, or, while a task runs, of its batch alone.
 
     Args:
         put_tasks: called with each batch, within its DAG.
     """
-    for batch in batches_to_build():
-        try:
-            with _batch_dag(batch) as dag:
-                put_tasks(batch)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the other batches depart
-            dag = _not_built(batch, error)
-        yield dag
+    with _nothing_is_garbage():
+        return [_dag_of(batch, put_tasks) for batch in batches_to_build()]
+
+
+@contextmanager
+def _nothing_is_garbage() -> Iterator[None]:
+    """Look for no cyclic garbage meanwhile: DAGs stay, and to go through all of them again and again takes an eighth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _dag_of(batch: Batch, put_tasks: Callable[[Batch], None]) -> DAG:
+    try:
+        with _batch_dag(batch) as dag:
+            put_tasks(batch)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other batches depart
+        return _not_built(batch, error)
+    return dag
 
 
 @contextmanager

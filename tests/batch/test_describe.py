@@ -160,15 +160,27 @@ def test_the_operator_is_told_what_to_do(page):
         assert f"**{state}**" in steps
 
 
-def test_the_effective_configuration_is_on_the_page_as_yaml_that_reads_back(folder, page):
-    block = section(page, "Effective configuration").split("```yaml\n")[1].split("\n```")[0]
+def configuration(page):
+    return section(page, "Configuration").split("```yaml\n")[1].split("\n```")[0]
 
-    config = parse_yaml(block, shown="x").data
+
+def test_what_the_files_come_to_is_on_the_page_as_yaml_that_reads_back(folder, page):
+    config = parse_yaml(configuration(page), shown="x").data
 
     assert config["timezone"] == config["schedule"]["timezone"] == "America/Chicago"
     assert config["schedule"]["at"] == ["09:00"]
-    assert config["retry"] == {"attempts": 3, "first_delay": "90s", "factor": 2.0, "max_delay": "1h"}
-    assert yaml.safe_load(block).keys() == config.keys()
+    assert config["retry"] == {"attempts": 3, "first_delay": "90s"}
+    assert config["files"][0]["format"] == {"type": "csv"}
+    assert yaml.safe_load(configuration(page)).keys() == config.keys()
+
+
+def test_a_calendar_is_named_there_without_its_holidays(folder):
+    folder.write("calendars/desk.yaml", "name: Desk\nclosed: [{country: US}]\n")
+    folder.batch(text=BATCH.replace("on: weekdays", "on: weekdays, calendar: desk"))
+    page = describe(folder.load())
+
+    assert parse_yaml(configuration(page), shown="x").data["schedule"]["calendar"] == "desk"
+    assert "Labor Day" not in page
 
 
 def test_a_manual_batch_says_so(folder):

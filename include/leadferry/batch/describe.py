@@ -305,24 +305,27 @@ def _when_it_failed(batch: Batch) -> Iterator[str]:
 
 def _config(batch: Batch) -> Iterator[str]:
     text = yaml.dump(
-        _said(batch.model_dump(mode="json", by_alias=True)),
+        _written(batch),
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
+        default_flow_style=False,
         width=110,
     )
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    yield "## Effective configuration"
+    yield "## Configuration"
     yield ""
-    yield f"What `defaults.yaml`, the recipient's file and `{batch.id}.yaml` come to, with everything left to its default."
+    yield f"What `defaults.yaml`, the recipient's file and `{batch.id}.yaml` come to; keys that none of them names have their defaults."
+    yield "`leadferry config show DELIVERY` has everything that a delivery was made with, the days of its calendar too."
     yield f"\n{fence}yaml\n{text.rstrip()}\n{fence}"
 
 
-def _said(value: Any) -> Any:
-    """Leave out what says nothing: no value, an empty text, list or mapping."""
-    if isinstance(value, dict):
-        return {key: _said(one) for key, one in value.items() if one not in (None, "", [], {})}
-    return [_said(one) for one in value] if isinstance(value, list) else value
+def _written(batch: Batch) -> dict[str, Any]:
+    """Return what people wrote, put together from all files; a calendar by its name, not with the holidays of years."""
+    said: dict[str, Any] = batch.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    if batch.schedule != "manual" and batch.schedule.calendar is not None:
+        said["schedule"]["calendar"] = batch.schedule.calendar.id
+    return said
 
 
 class _Dumper(yaml.CSafeDumper):
