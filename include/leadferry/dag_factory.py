@@ -159,7 +159,7 @@ def _runs_at_once(batch: Batch) -> int:
 
     There each run claims the leads of its own departure, so the earlier must have claimed before the later does.
     """
-    return 1 if batch.schedule != "manual" and batch.schedule.missed == "each" else 4
+    return 1 if batch.makes_up_for_each else 4
 
 
 def _schedule(batch: Batch) -> Any:

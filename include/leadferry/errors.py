@@ -90,7 +90,7 @@ class StoreConflictError(StoreUnavailableError):
     """Another transaction changed the same meanwhile; nothing was changed by this one."""
 
     code = "store_conflict"
-    hint = "Nothing needs to be done; the task is tried again"
+    hint = "Nothing needs to be done for a task, it is tried again; give a command once more"
 
 
 class RenderError(LeadferryError):

@@ -96,7 +96,7 @@ def _when(batch: Batch) -> Iterator[str]:
     if batch.schedule == "manual":
         yield "- Departs only when the DAG is triggered by hand."
     else:
-        yield f"- Departs {batch.schedule}, {batch.schedule.timezone or batch.timezone} time."
+        yield f"- Departs {batch.schedule}, {batch.schedule_zone} time."
         yield from _calendar(batch.schedule)
     conditions = batch.conditions
     if conditions.min_leads > 1:

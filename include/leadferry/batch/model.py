@@ -256,6 +256,16 @@ class Batch(_Model):
         return self.timezone if self.schedule == "manual" else self.schedule.timezone or self.timezone
 
     @property
+    def makes_up_for_each(self) -> bool:
+        """Whether each departure that was missed is made up for, with its own leads."""
+        return self.schedule != "manual" and self.schedule.missed == "each"
+
+    @property
+    def built_ahead(self) -> timedelta | None:
+        """How long before a departure its files are built; None where that is at the departure."""
+        return None if self.schedule == "manual" else self.schedule.generate_before
+
+    @property
     def stores_for_links(self) -> set[str]:
         """Ids of the destinations that hold what mails link to, and get no files of their own."""
         mails = [one for one in self.destinations if isinstance(one, Email) and not one.link_via_gets_files]

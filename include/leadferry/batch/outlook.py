@@ -69,16 +69,10 @@ def _covers(batch: Batch, departure: Departure) -> Window:
     window, built_at = Timing.of(batch).window_at(departure.utc), _built_at(batch, departure)
     if window.ends is not None and built_at is not None:
         return Window(begins=window.begins, ends=min(window.ends, built_at))
-    if (
-        window.ends is None
-        and built_at is None
-        and batch.schedule != "manual"
-        and batch.schedule.missed == "each"
-    ):
+    if window.ends is None and built_at is None and batch.makes_up_for_each:
         return Window(begins=window.begins, ends=departure.utc)
     return window
 
 
 def _built_at(batch: Batch, departure: Departure) -> datetime | None:
-    ahead = None if batch.schedule == "manual" else batch.schedule.generate_before
-    return departure.utc - ahead if ahead else None
+    return departure.utc - batch.built_ahead if batch.built_ahead else None

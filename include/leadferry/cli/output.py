@@ -39,8 +39,8 @@ def show(  # noqa: PLR0913 - one for each thing that differs between listings
 ) -> None:
     """Print rows as a table, or as a JSON list of objects with the same keys.
 
-    A table has no column in which nothing stands. Where the terminal is too narrow for it, it does without some columns, and says so; if that does not help,
-    each row is told line by line.
+    A table has no column in which nothing stands. Where the terminal is too narrow for it, it does without some columns,
+    and says so; if that does not help, each row is told line by line.
 
     Args:
         rows: mappings that have all `columns`.

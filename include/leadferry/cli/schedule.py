@@ -16,8 +16,6 @@ from leadferry.cli.output import AsJson, show
 from leadferry.zones import time_zone, told_clock, told_moment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from leadferry.batch.model import Batch
     from leadferry.batch.outlook import Outlook
     from leadferry.delivery.leaving_out import Kept
@@ -54,6 +52,8 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
     ] = "",
 ) -> None:
     """Print the next departures of a batch, in UTC and local time, with the leads they are for and the reason of every shift."""
+    from leadferry.batch.outlook import outlooks
+
     if every is (batch is not None):
         raise typer.BadParameter("name one batch, or ask for --all")
     asked = [skip_next, keep_next, as_ics]
@@ -66,8 +66,8 @@ def schedule(  # noqa: PLR0913  # one parameter per option of the command
     if skip_next or keep_next:
         _order(found, keep=keep_next, reason=reason)
         return
-    zone = _zone(found)
-    upcoming = list(islice(_upcoming(found, after=_moment(start, zone=zone)), count))
+    zone = found.schedule_zone
+    upcoming = list(islice(outlooks(found, after=_moment(start, zone=zone)), count))
     if as_ics:
         typer.echo(_calendar_file(found, upcoming), nl=False)
         return
@@ -94,12 +94,6 @@ def _load(batch: str) -> Batch:
     return load_batch(batch, config=config_folder())
 
 
-def _upcoming(batch: Batch, *, after: datetime) -> Iterator[Outlook]:
-    from leadferry.batch.outlook import outlooks
-
-    return outlooks(batch, after=after)
-
-
 def _warn_of_the_horizon(batch: Batch, upcoming: list[Outlook]) -> None:
     """Say on standard error where the calendar's dates end, when the preview goes beyond."""
     calendar = None if batch.schedule == "manual" else batch.schedule.calendar
@@ -111,7 +105,7 @@ def _warn_of_the_horizon(batch: Batch, upcoming: list[Outlook]) -> None:
 
 def _order(batch: Batch, *, keep: bool, reason: str) -> None:
     from leadferry.connections import lead_store
-    from leadferry.delivery.leaving_out import keep_next, leave_out_next, told, why_none_departs
+    from leadferry.delivery.leaving_out import keep_next, leave_out_next, why_none_departs
 
     now = datetime.now(tz=UTC)
     if not reason:
@@ -121,17 +115,17 @@ def _order(batch: Batch, *, keep: bool, reason: str) -> None:
     actor = getpass.getuser()
     if keep:
         kept = keep_next(lead_store(), batch, now=now, actor=actor, reason=reason)
-        typer.echo(f"{batch.id}: {_say_kept(kept, zone=_zone(batch))}")
+        typer.echo(f"{batch.id}: {_say_kept(kept, zone=batch.schedule_zone)}")
         return
     left_out = leave_out_next(lead_store(), batch, now=now, actor=actor, reason=reason)
     already = "" if left_out.is_new else "already "
-    typer.echo(f"{batch.id}: {already}leaves out its departure of {told(left_out.departure)}; its leads wait")
+    typer.echo(
+        f"{batch.id}: {already}leaves out its departure of {told_moment(left_out.departure.local)}; its leads wait"
+    )
 
 
 def _say_kept(kept: Kept, *, zone: str) -> str:
-    from leadferry.delivery.leaving_out import told
-
-    following = told(kept.departure) if kept.departure else "none"
+    following = told_moment(kept.departure.local) if kept.departure else "none"
     if kept.withdrawn:
         return f"departs as planned: {following}"
     if kept.too_late:
@@ -182,10 +176,6 @@ def _calendar_file(batch: Batch, upcoming: list[Outlook]) -> str:
         event.add("description", "\n".join(filter(None, [one.note, str(outlook)])))
         calendar.add_component(event)
     return str(calendar.to_ical().decode())
-
-
-def _zone(batch: Batch) -> str:
-    return batch.timezone if batch.schedule == "manual" else batch.schedule.timezone or batch.timezone
 
 
 def _moment(written: str | None, *, zone: str) -> datetime:

@@ -162,7 +162,7 @@ def _timed(selection: Selection, batch: Batch, trigger: Trigger) -> Selection:
 
 def _stands_for_its_slot(batch: Batch, trigger: Trigger) -> bool:
     """Tell whether a departure that was missed is made up for with its own leads, and not with all that wait."""
-    return trigger.actor is None and batch.schedule != "manual" and batch.schedule.missed == "each"
+    return trigger.actor is None and batch.makes_up_for_each
 
 
 def lease(batch: Batch) -> timedelta:

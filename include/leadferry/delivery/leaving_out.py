@@ -75,9 +75,13 @@ def leave_out_next(database: Database, batch: Batch, *, now: datetime, actor: st
 
 def _too_late(batch: Batch, departure: Departure) -> StoreError:
     following = next(iter(_upcoming(batch, departure.utc)), None)
-    later = f"; to leave out the one after it, {told(following)}, ask again then" if following else ""
+    later = (
+        f"; to leave out the one after it, {told_moment(following.local)}, ask again then"
+        if following
+        else ""
+    )
     return StoreError(
-        f"The departure of {told(departure)} cannot be left out any more: its run has taken its leads",
+        f"The departure of {told_moment(departure.local)} cannot be left out any more: its run has taken its leads",
         hint=f"Nothing was changed. `leadferry hold {batch.id} --reason TEXT` before then keeps it from being sent: the"
         f" delivery fails and its leads go back to the queue{later}",
     )
@@ -104,8 +108,3 @@ def keep_next(database: Database, batch: Batch, *, now: datetime, actor: str, re
 
 def _upcoming(batch: Batch, after: datetime) -> Iterator[Departure]:
     return departures(batch.schedule, timezone=batch.timezone, after=after, batch_id=batch.id)
-
-
-def told(departure: Departure) -> str:
-    """Say when a departure is, in the schedule's zone and in UTC: `Sun 2026-03-08 09:00 EDT (13:00 UTC)`."""
-    return told_moment(departure.local)

@@ -115,7 +115,7 @@ def tell_if_late(database: Database, delivery_id: int, *, now: datetime) -> None
     """Note, and tell `notify.failure` once, that files built ahead were not ready at the time of the departure."""
     delivery = get_delivery(database, delivery_id)
     batch = Batch.model_validate(delivery.config)
-    ahead = None if batch.schedule == "manual" else batch.schedule.generate_before
+    ahead = batch.built_ahead
     if ahead is None or now <= delivery.departs_at:
         return
     late = f"{told_roughly(now - delivery.departs_at)} after its departure"

@@ -28,11 +28,10 @@ from leadferry.store.due import window
 from leadferry.store.judge import LIMIT, Judge, Verdict, candidate, looked_at, withheld_candidates
 from leadferry.store.opening import config_id, live_delivery_of_run, next_number
 from leadferry.store.overflow import pass_on
-from leadferry.store.routing import route_new_leads
+from leadferry.store.routing import lock_batch, route_new_leads
 from leadferry.store.selection import Selection
 from leadferry.store.skips import Slot, use_skip
 from leadferry.store.tables import (
-    batch,
     delivery,
     delivery_lead,
     queue_entry,
@@ -143,7 +142,7 @@ def _known(connection: Connection, batch_no: int, departure: Departure) -> Claim
 
     One claim of a batch at a time: limits and minimums count right, and the second sees what the first left.
     """
-    connection.execute(select(batch.c.no).where(batch.c.no == batch_no).with_for_update())
+    lock_batch(connection, batch_no)
     return _delivery_of_run(connection, batch_no=batch_no, run_id=departure.run_id)
 
 

@@ -22,7 +22,6 @@ from sqlalchemy import (
     insert,
     literal,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -37,10 +36,9 @@ from leadferry.store.edits import before
 from leadferry.store.history import get_file
 from leadferry.store.ledger import StoredFile
 from leadferry.store.opening import config_id, live_delivery_of_run, next_number
-from leadferry.store.routing import close_lot, new_lot, waiting_lots
+from leadferry.store.routing import close_lot, lock_batch, lock_subscriptions, new_lot, waiting_lots
 from leadferry.store.settling import REDELIVERED
 from leadferry.store.tables import (
-    batch,
     delivery,
     dispatch,
     lead,
@@ -135,9 +133,10 @@ def why_not(result: Chosen) -> str:
 
 def _lock(connection: Connection, batch_no: int) -> None:
     """Let neither a departure nor another redelivery of the batch, nor routing, come in between."""
-    # Routing locks in this order, too; a lead that it is about to queue must not look as if it never was in a queue.
-    connection.execute(text("LOCK TABLE subscription IN SHARE MODE"))
-    connection.execute(select(batch.c.no).where(batch.c.no == batch_no).with_for_update())
+    lock_subscriptions(
+        connection
+    )  # a lead that is about to be queued must not look as if it never was in a queue
+    lock_batch(connection, batch_no)
 
 
 def _known(row: Any) -> Chosen:

@@ -141,14 +141,23 @@ def _unsubscribe(connection: Connection, *, batch_no: int, flows: set[str]) -> N
     connection.execute(
         delete(subscription).where(subscription.c.batch_no == batch_no, subscription.c.flow.in_(flows))
     )
-    # No claim is under way, nor begins, that judged leads which are gone when it takes them.
-    connection.execute(select(batch.c.no).where(batch.c.no == batch_no).with_for_update())
+    lock_batch(connection, batch_no)  # a claim must not have judged leads that are gone when it takes them
     lots = list(connection.scalars(select(lot.c.id).where(waiting_lots(batch_no))))
     connection.execute(
         delete(queue_entry).where(
             queue_entry.c.lot_id.in_(lots), lead.c.id == queue_entry.c.lead_id, lead.c.flow.in_(flows)
         )
     )
+
+
+def lock_subscriptions(connection: Connection) -> None:
+    """Let no routing be under way, nor begin, until the transaction ends. Comes before `lock_batch`, as when leads are routed."""
+    connection.execute(text("LOCK TABLE subscription IN SHARE MODE"))
+
+
+def lock_batch(connection: Connection, batch_no: int) -> None:
+    """Let no claim of a batch be under way, nor begin, until the transaction ends."""
+    connection.execute(select(batch.c.no).where(batch.c.no == batch_no).with_for_update())
 
 
 def waiting_lots(batch_no: int) -> ColumnElement[bool]:

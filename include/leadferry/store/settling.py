@@ -16,6 +16,7 @@ from leadferry.store import overflow, responses
 from leadferry.store.audit import record
 from leadferry.store.database import Database
 from leadferry.store.ledger import lock, move
+from leadferry.store.routing import lock_subscriptions
 from leadferry.store.tables import (
     batch_config,
     delivery,
@@ -200,8 +201,7 @@ def _give_back(connection: Connection, delivery_id: int) -> int:
 
 def _drop_unwanted(connection: Connection, delivery_id: int) -> None:
     """Take leads of flows that the batch no longer listens to out of the delivery; they come back with their flow."""
-    # A routing that is under way adds or removes flows, and looks only at leads that wait.
-    connection.execute(text("LOCK TABLE subscription IN SHARE MODE"))
+    lock_subscriptions(connection)  # a routing adds or removes flows, and looks only at leads that wait
     listened = select(subscription.c.flow).where(subscription.c.batch_no == delivery.c.batch_no)
     flows = func.jsonb_array_elements_text(batch_config.c.config["flows"]).table_valued("value")
     gone = (

@@ -26,11 +26,8 @@ _TIME_AT_ONCE = timedelta(minutes=2)
 
 def uncounted(database: Database, batches: Iterable[Batch]) -> list[str]:
     """Return the batches, by id, of which the store cannot say what waits: new ones, and those with other flows. Reads only."""
-    return out_of_date(database, {batch.id: _intake(batch) for batch in batches})
-
-
-def _intake(batch: Batch) -> Intake:
-    return Intake(flows=batch.flows, received_from=collects_from(batch))
+    wanted = {one.id: Intake(flows=one.flows, received_from=collects_from(one)) for one in batches}
+    return out_of_date(database, wanted)
 
 
 def follow(database: Database, batches: Mapping[str, Batch], *, within: timedelta = _TIME_AT_ONCE) -> None:
@@ -50,13 +47,13 @@ def follow(database: Database, batches: Mapping[str, Batch], *, within: timedelt
         if left <= within / 100:
             _log.warning("The time is over; other queues follow their batch files with the next look")
             return
-        intake = _intake(batches[batch_id])
+        batch = batches[batch_id]
         try:
             route_new_leads(
                 database,
                 batch_id=batch_id,
-                flows=intake.flows,
-                received_from=intake.received_from,
+                flows=batch.flows,
+                received_from=collects_from(batch),
                 within=left / 2,  # whose first fill takes too long each time leaves time for those after it
             )
         except StoreError as error:
